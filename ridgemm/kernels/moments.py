@@ -1,0 +1,24 @@
+"""Column sums in float64 of float32 tiles."""
+
+from ridgemm.kernels._jit import jit
+
+
+@jit
+def column_moments(block, sums, squares):
+    """Add the column sums and the sums of squares of `block` to float64 totals."""
+    for i in range(block.shape[0]):
+        for j in range(block.shape[1]):
+            value = float(block[i, j])
+            sums[j] += value
+            squares[j] += value * value
+
+
+@jit
+def weighted_squares(Z, weights, out):
+    """``out[a, j] += sum_k weights[a, k] * Z[k, j]**2``, all alphas in one read of Z."""
+    for k in range(Z.shape[0]):
+        for a in range(weights.shape[0]):
+            weight = weights[a, k]
+            for j in range(Z.shape[1]):
+                value = float(Z[k, j])
+                out[a, j] += weight * (value * value)

@@ -1,0 +1,104 @@
+"""Ordered map over tasks, in this process or in workers. Knows nothing of ridge.
+
+A task is an index into what a picklable function holds: paths (memmaps travel as paths) and
+small arrays. It writes into its own slice of a shared memmap and returns nothing.
+The sole importer of joblib and threadpoolctl.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+from threadpoolctl import ThreadpoolController
+
+from ridgemm.errors import InputError
+from ridgemm.threads import Team
+from ridgemm.workspace import Workspace
+
+
+class Crew:
+    """The threads of one process and their workspaces.
+
+    Attributes
+    ----------
+    team : Team
+    shared : Workspace
+        Of the calling thread; what all slots read.
+    slots : list of Workspace
+        One for each thread of the team.
+    """
+
+    def __init__(self, n_threads: int):
+        self.team = Team(n_threads)
+        self.shared = Workspace()
+        self.slots = [Workspace() for _ in range(n_threads)]
+
+    def __enter__(self) -> "Crew":
+        self._limits = _libraries().limit(limits=1, user_api="blas")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._limits.restore_original_limits()
+        self.team.__exit__(*exc)
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    # looking for the loaded libraries takes longer than a small fit
+    return ThreadpoolController()
+
+
+def count_workers(n_jobs: Any) -> int:
+    """Number of workers that `n_jobs` means; negative counts from the number of cores.
+
+    Examples
+    --------
+    >>> count_workers(2)
+    2
+    """
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs == 0:
+        raise InputError(f"n_jobs={n_jobs!r} must be an int other than 0; -1 means all cores.")
+    return n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
+
+
+def threads_per_worker(n_workers: int) -> int:
+    """Threads that each of `n_workers` may use, so that all cores are used once."""
+    return max(1, joblib.cpu_count() // n_workers)
+
+
+def map_tasks(
+    function: Callable[[Crew, Any], None],
+    tasks: Sequence[Any],
+    n_workers: int,
+    scratch: Path,
+) -> None:
+    """Call ``function(crew, task)`` for every task.
+
+    Parameters
+    ----------
+    function : callable
+        Picklable if there is more than one worker.
+    tasks : sequence
+    n_workers : int
+        1 runs in this process, on all cores by threads.
+    scratch : Path
+        Where joblib puts arrays that are not in a file yet.
+    """
+    n_threads = threads_per_worker(n_workers)
+    if n_workers == 1:
+        _run_batch(function, tasks, n_threads)
+        return
+    # a few batches for each worker: workspaces last for a batch, a slow core gets fewer
+    n_batches = min(len(tasks), 4 * n_workers)
+    batches = [tasks[i::n_batches] for i in range(n_batches)]
+    joblib.Parallel(n_jobs=n_workers, batch_size=1, pre_dispatch="all", temp_folder=str(scratch))(
+        joblib.delayed(_run_batch)(function, batch, n_threads) for batch in batches
+    )
+
+
+def _run_batch(function: Callable[[Crew, Any], None], tasks: Sequence[Any], threads: int) -> None:
+    with Crew(threads) as crew:
+        for task in tasks:
+            function(crew, task)

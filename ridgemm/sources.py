@@ -1,0 +1,293 @@
+"""Sources: anything with ``shape``, ``dtype`` and 2-D slicing, read a tile at a time.
+
+A tile is converted and shifted while it is read, into a workspace that the caller owns.
+Nothing here ever copies a whole source. Memmaps cross to worker processes as file
+references (joblib does that), so a Source is as good as a path.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ridgemm.errors import InputError
+from ridgemm.kernels import column_moments, count_unusable, gather_rows
+from ridgemm.threads import Team
+from ridgemm.tiles import spans, width
+from ridgemm.workspace import Workspace
+
+LARGEST = float(np.finfo(np.float32).max)
+# Numba has no float16 on the CPU, and foreign byte orders are not worth a kernel
+_KERNEL_DTYPES = frozenset(np.dtype(c) for c in "bBhHiIlLfd")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A matrix that is read by tiles.
+
+    Attributes
+    ----------
+    data : ndarray, memmap or any object with 2-D slicing
+    name : str
+        The argument's name, for messages.
+    shape : tuple of int
+    dtype : dtype
+    """
+
+    data: Any
+    name: str
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+    @property
+    def is_array(self) -> bool:
+        """An ndarray is safe to read from several threads; of another object nothing is known."""
+        return isinstance(self.data, np.ndarray)
+
+    @property
+    def column_major(self) -> bool:
+        """Whether one column is the long contiguous run."""
+        return self.is_array and abs(self.data.strides[0]) < abs(self.data.strides[1])
+
+    def view(self, rows: slice | np.ndarray, columns: slice) -> np.ndarray | None:
+        """The tile itself where it is row-major float32 already: no copy; otherwise None."""
+        if not (self.is_array and self.dtype == np.float32 and isinstance(rows, slice)):
+            return None
+        tile = self.data[rows, columns]
+        row_major = tile.strides[1] == tile.itemsize and tile.strides[0] >= tile.shape[1] * 4
+        return tile if row_major and tile.strides[0] % 4 == 0 else None
+
+    def read(
+        self,
+        rows: slice | np.ndarray,
+        columns: slice,
+        shift: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        """``out = source[rows, columns] - shift``, rounded once to the dtype of `out`.
+
+        Parameters
+        ----------
+        rows : slice or (m,) sorted int array
+        columns : slice
+        shift : (n_columns,) float32
+        out : (m, n_columns) float32 or float64, row-major
+        """
+        if isinstance(rows, slice):
+            self._read_run(rows, columns, shift, out)
+        elif self.is_array and self.dtype in _KERNEL_DTYPES:
+            gather_rows(self.data[:, columns], rows, shift, out)
+        else:
+            # covering runs, then the wanted rows: foreign objects seldom index fast
+            for piece in spans(len(rows), 256):
+                wanted = rows[piece]
+                run = np.asarray(self.data[int(wanted[0]) : int(wanted[-1]) + 1, columns])
+                _subtract(run[wanted - wanted[0]], shift, out[piece])
+
+    def _read_run(self, rows: slice, columns: slice, shift: np.ndarray, out: np.ndarray) -> None:
+        tile = np.asarray(self.data[rows, columns])
+        if tile.strides[0] >= tile.strides[1]:
+            _subtract(tile, shift, out)
+            return
+        # column-major: blocks that stay in cache while they are turned
+        for i in spans(tile.shape[0], 512):
+            for j in spans(tile.shape[1], 32):
+                _subtract(tile[i, j], shift[j], out[i, j])
+
+
+def _subtract(tile: np.ndarray, shift: np.ndarray, out: np.ndarray) -> None:
+    # in float64 for 64-bit sources, so that mean 1e6 and sd 1 survive the rounding to float32
+    dtype = np.float64 if out.dtype == np.float64 else None
+    np.subtract(tile, shift, out=out, dtype=dtype, casting="unsafe")
+
+
+def as_source(data: Any, name: str) -> Source:
+    """Make a Source of an array, a path to ``.npy`` or an object with 2-D slicing.
+
+    Raises
+    ------
+    InputError
+        Not 2-D, empty, of a dtype that is not a real number, sparse, or a path that does not
+        exist or is not ``.npy``.
+
+    Examples
+    --------
+    >>> as_source(np.ones((3, 2)), "X").shape
+    (3, 2)
+    """
+    if isinstance(data, (str, os.PathLike)):
+        data = _open_npy(Path(data), name)
+    if hasattr(data, "toarray"):
+        raise InputError(f"{name} is sparse; ridgemm reads dense arrays: pass {name}.toarray().")
+    if not (hasattr(data, "shape") and hasattr(data, "dtype")):
+        data = np.asarray(data)
+    shape, dtype = tuple(int(size) for size in data.shape), np.dtype(data.dtype)
+    if len(shape) != 2:
+        raise InputError(
+            f"{name} must be 2-D (n_samples, n_{'features' if name[0] == 'X' else 'targets'}), "
+            f"but has shape {shape}; reshape a single column with {name}.reshape(-1, 1)."
+        )
+    if 0 in shape:
+        raise InputError(f"{name} is empty: its shape is {shape}; give at least one row, column.")
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise InputError(
+            f"{name} has dtype {dtype}; ridgemm takes real numbers, int8 to float64: "
+            f"convert it with {name}.astype('float32')."
+        )
+    return Source(data, name, shape, dtype)
+
+
+def _open_npy(path: Path, name: str) -> np.ndarray:
+    if path.suffix != ".npy":
+        raise InputError(f"{name}={str(path)!r} is not a .npy file; save it with numpy.save.")
+    if not path.is_file():
+        raise InputError(f"{name}={str(path)!r} does not exist; check the path.")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(
+            f"{name}={str(path)!r} cannot be opened as a .npy array ({error}); "
+            "write it again with numpy.save."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Column means and standard deviations (float64) of a source that was read once."""
+
+    mean: np.ndarray
+    sd: np.ndarray
+
+    def shift(self) -> np.ndarray:
+        """What to subtract while reading: the mean where it exceeds the sd, otherwise 0.
+
+        A smaller mean costs float32 nothing, and 0 lets row-major float32 be read in place.
+        """
+        return np.where(np.abs(self.mean) > self.sd, self.mean, 0).astype(np.float32)
+
+
+def scan(source: Source, team: Team) -> Scan:
+    """Read a source once: every value must be usable, and the column means are wanted.
+
+    Raises
+    ------
+    InputError
+        NaN, infinity or a value beyond float32; says where the first is and how many.
+
+    Examples
+    --------
+    >>> with Team(1) as team:
+    ...     scan(as_source(np.array([[1.0], [3.0]]), "X"), team).mean
+    array([2.])
+    """
+    n, m = source.shape
+    sums, squares = np.zeros(m), np.zeros(m)
+    bad = np.zeros(m, dtype=np.int64)
+    row_step, column_step = (8192, 16) if source.column_major else (256, 2048)
+
+    def read_columns(_: int, columns: slice) -> None:
+        for rows in spans(n, row_step):
+            block = _kernel_block(source.data[rows, columns])
+            if block.dtype.kind == "f":
+                bad[columns.start] += count_unusable(block, LARGEST)
+            column_moments(block, sums[columns], squares[columns])
+
+    blocks = spans(m, column_step)
+    if source.is_array:
+        team.run(read_columns, blocks)
+    else:
+        for columns in blocks:
+            read_columns(0, columns)
+    if bad.any():
+        _refuse_unusable(source, int(bad.sum()), row_step)
+    mean = sums / n
+    return Scan(mean, np.sqrt(np.maximum(squares / n - mean**2, 0)))
+
+
+def _kernel_block(block: Any) -> np.ndarray:
+    block = np.asarray(block)
+    return block if block.dtype in _KERNEL_DTYPES else block.astype(np.float32)
+
+
+def _refuse_unusable(source: Source, count: int, step: int) -> None:
+    for rows in spans(source.shape[0], min(step, 256)):
+        for columns in spans(source.shape[1], 4096):
+            block = np.asarray(source.data[rows, columns])
+            places = np.argwhere(~(np.abs(block) <= LARGEST))
+            if len(places):
+                # row-major order of blocks is not row-major order of values across columns
+                row = rows.start + int(places[0][0])
+                line = np.asarray(source.data[row : row + 1, :])[0]
+                column = int(np.argmax(~(np.abs(line) <= LARGEST)))
+                raise InputError(
+                    f"{source.name} has {count} value(s) that are NaN, infinite or beyond "
+                    f"float32, the first at row {row}, column {column} ({line[column]}); "
+                    "remove or impute them."
+                )
+
+
+def largest_eigenvalue(X: Source, standardize: bool) -> float:
+    """Rough largest eigenvalue of the centred Gram, from at most 256 rows and 4096 columns.
+
+    Good to a small factor; it decides only which route resolves the smallest alpha.
+    """
+    n, p = X.shape
+    rows = np.unique(np.linspace(0, n - 1, min(n, 256)).astype(int))
+    step = -(-p // 4096)
+    sample = np.stack([np.asarray(X.data[i : i + 1, :], np.float64)[0, ::step] for i in rows])
+    if not np.isfinite(sample).all():
+        return 1.0  # the scan will say where
+    sample -= sample.mean(axis=0)
+    if standardize:
+        sd = sample.std(axis=0)
+        sample /= np.where(sd > 0, sd, 1)
+    share = sample.size / (n * p)
+    return max(float(np.linalg.norm(sample, 2)) ** 2 / share, np.finfo(np.float32).tiny)
+
+
+class Reader:
+    """Shifted float32 tiles of a source.
+
+    Parameters
+    ----------
+    source : Source
+    shift : (n_columns,) float32
+
+    Examples
+    --------
+    >>> reader = Reader(as_source(np.eye(2, dtype=np.float32), "X"), np.zeros(2, np.float32))
+    >>> reader.in_place(slice(0, 1), slice(0, 2))
+    array([[1., 0.]], dtype=float32)
+    """
+
+    def __init__(self, source: Source, shift: np.ndarray):
+        self.source, self.shift = source, shift
+        self._unshifted = not shift.any()
+
+    def in_place(self, rows: slice | np.ndarray, columns: slice) -> np.ndarray | None:
+        """The tile as it lies in the source, if nothing has to be done to it."""
+        return self.source.view(rows, columns) if self._unshifted else None
+
+    def tile(
+        self, rows: slice | np.ndarray, columns: slice, workspace: Workspace, name: str, team: Team
+    ) -> np.ndarray:
+        """The tile in place or, its rows shared out, in the workspace `name`."""
+        if (found := self.in_place(rows, columns)) is not None:
+            return found
+        size = width(rows) if isinstance(rows, slice) else len(rows)
+        out = workspace.array(name, (size, width(columns)))
+
+        def part(_: int, span: slice) -> None:
+            if isinstance(rows, slice):
+                piece = slice(rows.start + span.start, rows.start + span.stop)
+            else:
+                piece = rows[span]
+            self.source.read(piece, columns, self.shift[columns], out[span])
+
+        if self.source.is_array:
+            team.run(part, spans(size, 256))
+        else:
+            part(0, slice(0, size))
+        return out

@@ -1,0 +1,240 @@
+"""Files: arrays on disk, entries published atomically, checksums, fingerprints.
+
+An entry is a folder of ``.npy`` files and a ``manifest.json``. It is written under a private
+name, synchronised, and renamed into place: whoever sees it sees all of it. Two processes may
+make the same entry; the first to publish wins and the other uses the winner's.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ridgemm.errors import StorageError
+from ridgemm.sources import Source
+from ridgemm.threads import Team
+from ridgemm.tiles import spans
+
+log = logging.getLogger("ridgemm")
+
+MANIFEST = "manifest.json"
+_CHUNK = 1 << 24
+
+
+def check_folder(folder: Path, argument: str) -> None:
+    """Make `folder` if need be and prove that files can be written into it.
+
+    Raises
+    ------
+    StorageError
+        It cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"{argument}={str(folder)!r} cannot be written ({error.strerror or error}); "
+            "give a folder on a writable disk."
+        ) from error
+
+
+def check_space(folder: Path, n_bytes: int, what: str) -> None:
+    """Refuse to start writing what the disk cannot hold."""
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise StorageError(
+            f"{what} needs {n_bytes / 1e9:.1f} GB on disk, but {str(folder)!r} has "
+            f"{free / 1e9:.1f} GB free; free some space or choose another folder."
+        )
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
+    """A new ``.npy`` file as a writable memmap; its pages are file cache, not program memory."""
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+
+
+def open_array(path: Path) -> np.memmap:
+    """A ``.npy`` file as a read-only memmap."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def checksum(path: Path) -> str:
+    """BLAKE2b of a file."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def key(*parts: Any) -> str:
+    """A name made of everything that an entry depends on."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        raw = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else None
+        digest.update(raw if raw is not None else json.dumps(part, sort_keys=True).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def fingerprint(source: Source, team: Team) -> str:
+    """BLAKE2b over the values, shape and dtype of a source, in the order of its rows or columns.
+
+    All of the values count: a file changed in place keeps its name, its size and, if somebody
+    insists, its date.
+    """
+    n, m = source.shape
+    by_column = source.column_major
+    length, width = (m, n) if by_column else (n, m)
+    step = max(1, _CHUNK // (width * source.dtype.itemsize))
+    pieces = spans(length, step)
+    digests = [b""] * len(pieces)
+
+    def digest(_: int, i: int) -> None:
+        where = (slice(None), pieces[i]) if by_column else (pieces[i], slice(None))
+        block = np.asarray(source.data[where])
+        block = np.ascontiguousarray(block.T if by_column else block)
+        digests[i] = hashlib.blake2b(block, digest_size=16).digest()
+
+    if source.is_array:
+        team.run(digest, range(len(pieces)))
+    else:
+        for i in range(len(pieces)):
+            digest(0, i)
+    return key(list(source.shape), source.dtype.str, by_column, b"".join(digests).hex())
+
+
+class Store:
+    """Published entries under one folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Exists and is writable.
+    durable : bool
+        Synchronise files to the disk before publishing; a scratch folder need not.
+    """
+
+    def __init__(self, folder: Path, durable: bool):
+        self.folder = folder
+        self.durable = durable
+        self.computed = 0
+
+    def fetch(
+        self, name: str, build: Callable[[Path], Mapping[str, Any] | None]
+    ) -> dict[str, np.memmap]:
+        """The arrays of entry `name`, made by ``build(folder)`` unless they are there and sound.
+
+        Parameters
+        ----------
+        name : str
+        build : callable
+            Writes ``.npy`` files into the folder that it is given.
+
+        Returns
+        -------
+        dict of read-only memmaps, by file stem.
+        """
+        final = self.folder / name
+        if final.exists():
+            try:
+                return read_entry(final)
+            except StorageError as error:
+                warnings.warn(f"{error}; it is built again", RuntimeWarning, stacklevel=2)
+                shutil.rmtree(final, ignore_errors=True)
+        self.computed += 1
+        partial = self.folder / f"{name}.partial-{uuid.uuid4().hex}"
+        partial.mkdir()
+        try:
+            build(partial)
+            write_manifest(partial, {}, self.durable)
+            publish(partial, final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return read_entry(final, verify=False)
+
+
+def write_manifest(folder: Path, content: Mapping[str, Any], durable: bool = True) -> None:
+    """Write ``manifest.json`` with the checksum of every ``.npy`` file of a folder."""
+    files = sorted(folder.glob("*.npy"))
+    if durable:
+        for file in files:
+            _synchronise(file)
+    manifest = {**content, "files": {file.name: checksum(file) for file in files}}
+    path = folder / MANIFEST
+    path.write_text(json.dumps(manifest, indent=1))
+    if durable:
+        _synchronise(path)
+        _synchronise(folder)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Rename a finished folder into place; the first to publish wins."""
+    try:
+        os.rename(partial, final)
+    except OSError:
+        if not final.exists():
+            raise
+        log.info("%s was published by another process", final.name)
+        return
+    _synchronise(final.parent)
+
+
+def _synchronise(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a published folder.
+
+    Raises
+    ------
+    StorageError
+        It is missing, is not JSON, or names files outside its folder.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        names: Iterable[str] = manifest["files"].keys()
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise StorageError(f"{str(folder)!r} has no readable manifest ({error})") from error
+    for name in names:
+        if Path(name).name != name or not name.endswith(".npy"):
+            raise StorageError(f"{str(folder)!r} names a file outside itself: {name!r}")
+    return manifest
+
+
+def read_entry(folder: Path, verify: bool = True) -> dict[str, np.memmap]:
+    """Read-only memmaps of a published folder, by file stem.
+
+    Raises
+    ------
+    StorageError
+        A file is missing or its checksum is wrong.
+    """
+    arrays = {}
+    for name, expected in read_manifest(folder)["files"].items():
+        path = folder / name
+        try:
+            if verify and checksum(path) != expected:
+                raise StorageError(f"{str(path)!r} does not match its checksum")
+            arrays[path.stem] = open_array(path)
+        except (OSError, ValueError, EOFError) as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"{str(path)!r} cannot be read ({error})") from error
+    return arrays
