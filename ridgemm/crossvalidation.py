@@ -1,0 +1,240 @@
+r"""Scores of all alphas on a strip of targets, for each way that a route scores.
+
+``statistics``
+    Moments of the held-out predictions from fold statistics, with no look at the samples:
+    :math:`\sum\hat y\tilde y = c^T D`, :math:`\sum\hat y^2 = \|L D\|^2`.
+``products``
+    Held-out predictions :math:`P D`, a block of rows at a time.
+``loo``
+    :math:`e_i / (1 - h_{ii})` of the fit to all samples.
+``gcv``
+    The same with all :math:`h_{ii}` replaced by their mean, a sum over eigenvalues.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ridgemm import blas
+from ridgemm.kernels import (
+    cross_moments,
+    loo_moments,
+    product_moments,
+    scale_rows,
+    square_moments,
+    subtract_outer,
+    weighted_squares,
+)
+from ridgemm.projections import FoldView, TargetTile
+from ridgemm.scores import Moments, from_error, score, variation
+from ridgemm.shrinkage import shrinkage_basis
+from ridgemm.tiles import spans, width
+from ridgemm.workspace import Workspace
+
+ROW_STEP = 512
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """All alphas on one fold.
+
+    Attributes
+    ----------
+    view : FoldView
+    basis : (q, k) float32, mix : (n_alphas, q) float32
+        Shrinkage of all alphas, see `ridgemm.shrinkage`.
+    inverse : (n_alphas, k) float32
+        ``1 / (eigenvalues + alpha)``.
+    leverage : (n_alphas, n_samples) float64, optional
+        ``1 / (1 - h_ii)``, for LOO.
+    gcv_weights : (n_alphas, k) float64, optional
+        Weights of ``Z**2`` in the sum of squared residuals, for GCV.
+    gcv_scale : (n_alphas,) float64, optional
+        ``(n / trace(I - H))**2``.
+    keep : float
+        Share of y in a residual that the basis does not make (`loo_moments`), or of
+        ``sum y**2`` in the sum of squared residuals (GCV).
+    """
+
+    view: FoldView
+    basis: np.ndarray
+    mix: np.ndarray
+    inverse: np.ndarray
+    leverage: np.ndarray | None = None
+    gcv_weights: np.ndarray | None = None
+    gcv_scale: np.ndarray | None = None
+    keep: float = 0.0
+
+
+def held_out(view: FoldView, alphas: np.ndarray) -> Candidates:
+    """Candidates for a fold with a test set."""
+    w = view.factors.eigenvalues
+    # a direction below 1e-6 of the largest is as good as noise in the test rows: bounded weight
+    weight = np.maximum(w, 1e-6 * w.max()) if w.max() > 0 else np.ones_like(w)
+    basis, mix = shrinkage_basis(w, alphas, weight)
+    return Candidates(view, basis, mix, (1 / (w + alphas[:, None])).astype(np.float32))
+
+
+def left_out(view: FoldView, alphas: np.ndarray, dual: bool, intercept: bool) -> Candidates:
+    """Candidates for LOO: the residual of the fit to all samples, and the leverages.
+
+    With a dual basis U, which is complete, the residual is ``U diag(a) U.T y`` with
+    ``a = alpha / (w + alpha)``: no difference of nearly equal numbers where p > n.
+    """
+    w = np.asarray(view.factors.eigenvalues)
+    shrink = alphas[:, None] / (w + alphas[:, None])
+    if dual:
+        basis, mix = shrinkage_basis(w, alphas, np.ones_like(w))
+        mix = mix * alphas[:, None].astype(np.float32)
+        remaining = _squared_rows(view.factors.basis, shrink)
+    else:
+        candidates = held_out(view, alphas)
+        basis, mix = candidates.basis, -candidates.mix
+        remaining = 1 - _squared_rows(left_factor(view), 1 / (w + alphas[:, None]))
+    if intercept:
+        remaining -= 1 / len(view.train)
+    leverage = 1 / np.maximum(remaining, np.finfo(np.float32).tiny)
+    inverse = np.empty((len(alphas), 0), dtype=np.float32)
+    return Candidates(view, basis, mix, inverse, leverage=leverage, keep=float(not dual))
+
+
+def generalised(view: FoldView, alphas: np.ndarray, dual: bool, intercept: bool) -> Candidates:
+    """Candidates for GCV: sums over eigenvalues, no prediction at all."""
+    w = np.asarray(view.factors.eigenvalues)
+    n = len(view.train)
+    column = alphas[:, None]
+    if dual:
+        shrink = column / (w + column)
+        weights, trace = shrink**2, shrink.sum(axis=1)
+    else:
+        # Z = V.T X.T y = s * (U.T y), so 1 - (alpha / (w + alpha))**2 is divided by w
+        weights = -(w + 2 * column) / (w + column) ** 2
+        trace = n - (w / (w + column)).sum(axis=1)
+    trace = np.maximum(trace - intercept, np.finfo(np.float32).tiny)
+    nothing = np.empty((0, 0), dtype=np.float32)
+    return Candidates(
+        view,
+        nothing,
+        nothing,
+        nothing,
+        gcv_weights=weights,
+        gcv_scale=(n / trace) ** 2,
+        keep=float(not dual),
+    )
+
+
+def left_factor(view: FoldView) -> np.ndarray:
+    """``Xtilde V`` of all samples."""
+    factors = view.factors
+    return factors.heldout if factors.rotated is None else factors.rotated
+
+
+def _squared_rows(A: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """``sum_k weights[a, k] A[i, k]**2`` as (n_alphas, n_rows) float64."""
+    out = np.empty((len(weights), len(A)))
+    for rows in spans(len(A), ROW_STEP):
+        out[:, rows] = weights @ np.square(A[rows], dtype=np.float64).T
+    return out
+
+
+Scorer = Callable[[TargetTile, Candidates, slice, str, Workspace], np.ndarray]
+
+
+def score_statistics(
+    tile: TargetTile, candidates: Candidates, strip: slice, scoring: str, workspace: Workspace
+) -> np.ndarray:
+    """(n_alphas, n_strip) scores of a fold from its statistics."""
+    view = candidates.view
+    factors = view.factors
+    Z = tile.project_products(view, view.in_train, strip, workspace, "Z")
+    C = tile.project_products(view, view.in_test, strip, workspace, "test")
+    subtract_outer(factors.test_sum, tile.train_mean(view, strip), C)
+    sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
+    cross_moments(Z, C, factors.test_sum, candidates.inverse, sums)
+    F = workspace.array("F", (len(candidates.basis), *Z.shape))
+    for member, prediction in zip(candidates.basis, F, strict=True):
+        scale_rows(Z, member, prediction)
+        blas.trmm(factors.quadratic, prediction)
+    square_moments(F, candidates.mix, workspace.array("line", (width(strip),)), sums)
+    return _score(tile, view, strip, scoring, sums)
+
+
+def score_products(
+    tile: TargetTile, candidates: Candidates, strip: slice, scoring: str, workspace: Workspace
+) -> np.ndarray:
+    """(n_alphas, n_strip) scores of a fold from its held-out predictions."""
+    view = candidates.view
+    Z = tile.project_all(view, strip, workspace)
+    mean = tile.train_mean(view, strip)
+    sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
+    line = workspace.array("line", (width(strip),))
+    for rows in spans(len(view.test), ROW_STEP):
+        F = _predictions(view.factors.heldout[rows], Z, candidates, workspace)
+        y = tile.gather(view.test[rows], mean, strip, workspace, "test")
+        product_moments(F, candidates.mix, y, line, sums)
+    return _score(tile, view, strip, scoring, sums)
+
+
+def score_loo(
+    tile: TargetTile, candidates: Candidates, strip: slice, scoring: str, workspace: Workspace
+) -> np.ndarray:
+    """(n_alphas, n_strip) scores pooled over all left-out predictions."""
+    view = candidates.view
+    Z = tile.project_all(view, strip, workspace)
+    mean = tile.train_mean(view, strip)
+    left = view.factors.basis if candidates.keep == 0 else left_factor(view)
+    sums = workspace.zeros("moments", (len(candidates.mix), 4, width(strip)))
+    line = workspace.array("line", (width(strip),))
+    for rows in spans(len(left), ROW_STEP):
+        F = _predictions(left[rows], Z, candidates, workspace)
+        y = tile.gather(view.train[rows], mean, strip, workspace, "test")
+        leverage = candidates.leverage[:, rows]
+        loo_moments(F, candidates.mix, y, candidates.keep, leverage, line, sums)
+    if scoring == "correlation":
+        return _score(tile, view, strip, scoring, sums, view.in_train)
+    n, y, y_square = tile.centered_moments(view, view.in_train, strip)
+    return from_error(scoring, sums[:, 3], n, variation(n, y, y_square))
+
+
+def score_gcv(
+    tile: TargetTile, candidates: Candidates, strip: slice, scoring: str, workspace: Workspace
+) -> np.ndarray:
+    """(n_alphas, n_strip) scores by the generalised cross-validation error."""
+    view = candidates.view
+    Z = tile.project_all(view, strip, workspace)
+    n, y, y_square = tile.centered_moments(view, view.in_train, strip)
+    error = workspace.array("moments", (len(candidates.gcv_weights), width(strip)), np.float64)
+    error[...] = candidates.keep * y_square
+    weighted_squares(Z, candidates.gcv_weights, error)
+    np.maximum(error, 0, out=error)
+    error *= candidates.gcv_scale[:, None]
+    return from_error(scoring, error, n, variation(n, y, y_square))
+
+
+def _predictions(
+    left: np.ndarray, Z: np.ndarray, candidates: Candidates, workspace: Workspace
+) -> np.ndarray:
+    F = workspace.array("F", (len(candidates.basis), len(left), Z.shape[1]))
+    D = workspace.array("D", Z.shape)
+    for member, prediction in zip(candidates.basis, F, strict=True):
+        scale_rows(Z, member, D)
+        blas.gemm(left, D, prediction)
+    return F
+
+
+def _score(
+    tile: TargetTile,
+    view: FoldView,
+    strip: slice,
+    scoring: str,
+    sums: np.ndarray,
+    atoms: np.ndarray | None = None,
+) -> np.ndarray:
+    atoms = view.in_test if atoms is None else atoms
+    n, y, y_square = tile.centered_moments(view, atoms, strip)
+    scores = score(scoring, Moments(n, y, y_square, sums[:, 0], sums[:, 1], sums[:, 2]))
+    if scoring == "correlation":
+        # a target that is constant in training is predicted by rounding errors
+        scores[:, tile.is_constant(view, strip)] = 0
+    return scores

@@ -1,0 +1,415 @@
+r"""Factors of a training fold's X: the square-matrix work that no target takes part in.
+
+With the training rows centred (and standardised) as :math:`\tilde X`,
+
+.. math:: \tilde X^T \tilde X = V\,\mathrm{diag}(w)\,V^T \quad\text{(primal)}, \qquad
+          \tilde X \tilde X^T = U\,\mathrm{diag}(w)\,U^T \quad\text{(dual)},
+
+a target y needs no more than :math:`Z = V^T \tilde X^T y` (or :math:`U^T y`): the coefficients
+(or dual coefficients) of alpha are :math:`V D` (or :math:`U D`) with :math:`D = Z / (w + alpha)`,
+and its held-out predictions :math:`P D` with :math:`P = \tilde X_{test} V` (or
+:math:`\tilde X_{test} \tilde X^T U`). Centring and scaling are folded into these matrices, once.
+
+Square matrices are made in float64: n p^2 flops of the whole are few, and float32 would
+resolve no eigenvalue below 1e-7 of the largest. They are kept in float32 for the products.
+
+An entry holds (see `Factors` for shapes): ``eigenvalues``, ``basis``, ``mean``, ``scale``,
+``center`` and, as its kind requires, ``heldout``, ``quadratic``, ``test_sum``, ``rotated``.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ridgemm import blas
+from ridgemm.folds import Fold
+from ridgemm.sources import Source
+from ridgemm.store import Store, create_array, key
+from ridgemm.tiles import row_pieces, spans, width
+from ridgemm.workspace import Workspace
+
+log = logging.getLogger("ridgemm")
+
+FORMAT = 1
+_EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What `FactorMaker` leaves of a fold, as read-only memmaps.
+
+    Attributes
+    ----------
+    eigenvalues : (k,) float64
+        Of the training Gram, clamped at 0; squares of the singular values.
+    basis : (n_features, k) or (n_train, k) float32
+        V divided by the scale of the features (primal), or U (dual).
+    mean, scale : (n_features,) float64, optional
+        Of the training features, as shifted; 0 and 1 where unused. A dual fold has them only
+        where they cost no second reading.
+    center : (k,) float64
+        ``V.T mean``; what centring takes from a projected feature row. Zero for dual.
+    heldout : (n_test, k) float32, optional
+        P.
+    quadratic : (k, k) float32, optional
+        Upper triangular L with ``L.T L = P.T P``.
+    test_sum : (k,) float64, optional
+        Column sums of P.
+    rotated : (n_train, k) float32, optional
+        ``Xtilde V``, so that ``Z = rotated.T y`` at full precision.
+    """
+
+    eigenvalues: np.ndarray
+    basis: np.ndarray
+    center: np.ndarray
+    mean: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    heldout: np.ndarray | None = None
+    quadratic: np.ndarray | None = None
+    test_sum: np.ndarray | None = None
+    rotated: np.ndarray | None = None
+
+
+class FactorMaker:
+    """Makes the factors of folds of one X, or finds them in a store.
+
+    Parameters
+    ----------
+    X : Source
+    shift : (n_features,) float32
+        Subtracted from X whenever it is read.
+    store : Store
+    fingerprint : str
+        Of X; part of every key.
+    centered, standardize : bool
+        Remove training means; divide by training standard deviations.
+    block : int
+        Rows (primal) or columns (dual) of X that are read at once.
+    scratch : Path
+        Folder for what is needed only here.
+    """
+
+    def __init__(
+        self,
+        X: Source,
+        shift: np.ndarray,
+        store: Store,
+        fingerprint: str,
+        centered: bool,
+        standardize: bool,
+        block: int,
+        scratch: Path,
+    ):
+        self.X, self.shift, self.store = X, shift, store
+        self.centered, self.standardize = centered, standardize
+        self.block, self.scratch = block, scratch
+        self._identity = [FORMAT, fingerprint, centered, standardize]
+        self._statistics: dict[int, AtomStatistics] = {}
+
+    def _fetch(self, kind: str, fold: Fold, build) -> Factors:
+        name = key(kind, self._identity, fold.train, fold.test)
+        return Factors(**self.store.fetch(f"{kind}-{name}", build))
+
+    # -- primal: eigh of the p x p Gram ------------------------------------------------------
+
+    def primal(
+        self,
+        fold: Fold,
+        atoms: Sequence[np.ndarray],
+        in_train: np.ndarray,
+        in_test: np.ndarray,
+        quadratic: bool,
+    ) -> Factors:
+        """Factors by fold statistics: any training Gram is a sum of Grams of atoms.
+
+        Parameters
+        ----------
+        fold : Fold
+            An empty test set asks for no held-out part.
+        atoms : sequence of int array
+            Row numbers; one sequence (the same object) shares one pass over X.
+        in_train, in_test : (n_atoms,) bool
+        quadratic : bool
+            Make L (from statistics) instead of P (from the test rows).
+        """
+
+        def build(folder: Path) -> None:
+            statistics = self._statistics_of(atoms)
+            G, mean, scale = self._training_gram(statistics, in_train)
+            eigenvalues, V = _eigenbasis(G)
+            del G
+            V /= scale[:, None]
+            _save(folder, eigenvalues=eigenvalues, basis=V, mean=mean, scale=scale)
+            _save(folder, center=V.T @ mean)
+            if not in_test.any():
+                return
+            if quadratic:
+                P_gram, P_sum = statistics.centered(in_test, mean)
+                _save(folder, quadratic=_triangle(V, P_gram), test_sum=V.T @ P_sum)
+            else:
+                self._rotate(fold.test, V, mean, folder / "heldout.npy")
+
+        kind = "primal-" + ("quadratic" if quadratic else "products")
+        return self._fetch(kind, fold, build)
+
+    def _statistics_of(self, atoms: Sequence[np.ndarray]) -> "AtomStatistics":
+        # keyed by identity: the caller holds the atoms of a group for as long as this maker
+        if id(atoms) not in self._statistics:
+            self._statistics.clear()
+            path = self.scratch / "atoms.npy"
+            self._statistics[id(atoms)] = AtomStatistics(
+                self.X, self.shift, atoms, self.block, path
+            )
+        return self._statistics[id(atoms)]
+
+    def _training_gram(
+        self, statistics: "AtomStatistics", in_train: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        n, total = statistics.totals(in_train)
+        mean = total / n if self.centered else np.zeros_like(total)
+        G, _ = statistics.centered(in_train, mean)
+        scale = np.ones_like(mean)
+        if self.standardize:
+            scale = _usable_scale(np.sqrt(np.maximum(np.diag(G), 0) / n), mean)
+            G /= scale
+            G /= scale[:, None]
+        return G, mean, scale
+
+    def _rotate(self, rows: np.ndarray, V: np.ndarray, mean: np.ndarray, path: Path) -> None:
+        """Write ``(X[rows] - mean) V`` to `path`, in float64 products of row blocks."""
+        out = create_array(path, (len(rows), V.shape[1]), np.float32)
+        for piece, values in self._row_blocks(rows):
+            values -= mean
+            out[piece] = values @ V
+        out.flush()
+
+    def _row_blocks(self, rows: np.ndarray):
+        """Shifted float64 blocks of rows, in a workspace that is reused."""
+        p = self.X.shape[1]
+        workspace = np.empty((min(self.block, len(rows)), p))
+        done = 0
+        for piece in row_pieces(rows, self.block):
+            size = width(piece) if isinstance(piece, slice) else len(piece)
+            values = workspace[:size]
+            self.X.read(piece, slice(0, p), self.shift, values)
+            yield slice(done, done + size), values
+            done += size
+
+    # -- svd: tiled QR of the training rows, SVD of R ----------------------------------------
+
+    def svd(self, fold: Fold) -> Factors:
+        """Factors without squaring the condition number, for small alphas.
+
+        ``X = Q R`` by blocks of rows (only R is kept), ``R = W diag(s) V.T``; then
+        ``rotated = X V = Q W diag(s)``.
+        """
+
+        def build(folder: Path) -> None:
+            mean, scale = self._row_moments(fold.train)
+            R = np.empty((0, self.X.shape[1]))
+            for _, values in self._row_blocks(fold.train):
+                values -= mean
+                values /= scale
+                R = np.linalg.qr(np.concatenate([R, values]), mode="r")
+            _, singular, Vt = np.linalg.svd(R, full_matrices=False)
+            kept = singular > _EPS * max(R.shape) * singular[0]
+            kept[0] = True  # features that are all constant still make a model: the mean
+            V = Vt[kept].T / scale[:, None]
+            _save(folder, eigenvalues=singular[kept] ** 2, basis=V, mean=mean, scale=scale)
+            _save(folder, center=V.T @ mean)
+            self._rotate(fold.train, V, mean, folder / "rotated.npy")
+            if len(fold.test):
+                self._rotate(fold.test, V, mean, folder / "heldout.npy")
+
+        return self._fetch("svd", fold, build)
+
+    def _row_moments(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        p = self.X.shape[1]
+        mean, scale = np.zeros(p), np.ones(p)
+        if self.centered:
+            mean = sum(values.sum(axis=0) for _, values in self._row_blocks(rows)) / len(rows)
+        if self.standardize:
+            squares = np.zeros(p)
+            for _, values in self._row_blocks(rows):
+                values -= mean
+                squares += np.einsum("ij,ij->j", values, values)
+            scale = _usable_scale(np.sqrt(squares / len(rows)), mean)
+        return mean, scale
+
+    # -- dual: eigh of the n x n Gram --------------------------------------------------------
+
+    def dual(self, folds: Sequence[Fold]) -> list[Factors]:
+        """Factors of several folds from one reading of X: all are sub-blocks of one Gram.
+
+        Standardised features differ from fold to fold, so that each fold then has a Gram of
+        its own, made in the same reading.
+        """
+        grams: list[DualGram] = []
+
+        def build(folder: Path, i: int, fold: Fold) -> None:
+            if not grams:
+                grams.extend(self._dual_grams(folds))
+            self._build_dual(folder, grams[i if self.standardize else 0], fold)
+
+        return [
+            self._fetch("dual", fold, lambda folder, i=i, fold=fold: build(folder, i, fold))
+            for i, fold in enumerate(folds)
+        ]
+
+    def _build_dual(self, folder: Path, gram: "DualGram", fold: Fold) -> None:
+        inner = gram.K[np.ix_(fold.train, fold.train)]
+        row_mean = inner.mean(axis=0) if self.centered else np.zeros(len(inner))
+        inner -= row_mean
+        inner -= row_mean[:, None] - row_mean.mean()
+        eigenvalues, U = np.linalg.eigh(inner)
+        del inner
+        # clamped before any inversion; the null space stays, LOO and GCV need all of it
+        _save(folder, eigenvalues=np.maximum(eigenvalues, 0), basis=U, center=np.zeros(len(U)))
+        if self.standardize or len(fold.train) == len(gram.K):
+            mean = gram.mean if self.centered else np.zeros_like(gram.mean)
+            _save(folder, mean=mean, scale=gram.scale)
+        if len(fold.test):
+            outer = gram.K[np.ix_(fold.test, fold.train)]
+            if self.centered:
+                outer -= row_mean
+                outer -= outer.mean(axis=1, keepdims=True)
+            _save(folder, heldout=outer @ U)
+
+    def _dual_grams(self, folds: Sequence[Fold]) -> list["DualGram"]:
+        if self.standardize:
+            return self._accumulate_grams([fold.train for fold in folds])
+        name = f"gram-{key('gram', self._identity)}"
+
+        def build(folder: Path) -> None:
+            (gram,) = self._accumulate_grams([None])
+            np.save(folder / "K.npy", gram.K)
+            _save(folder, mean=gram.mean, scale=gram.scale)
+
+        # not a factor: not counted as one
+        computed = self.store.computed
+        arrays = self.store.fetch(name, build)
+        self.store.computed = computed
+        return [DualGram(**arrays)]
+
+    def _accumulate_grams(self, sets: Sequence[np.ndarray | None]) -> list["DualGram"]:
+        """``X X.T`` over column tiles, one for each training set that standardises it."""
+        n, p = self.X.shape
+        path = self.scratch / "grams.npy"
+        grams = create_array(path, (len(sets), n, n), np.float64)
+        means, scales = np.zeros((len(sets), p)), np.ones((len(sets), p))
+        workspace = Workspace()
+        for columns in spans(p, self.block):
+            values = workspace.array("tile", (n, width(columns)), np.float64)
+            self.X.read(slice(0, n), columns, self.shift[columns], values)
+            for K, train, mean, scale in zip(grams, sets, means, scales, strict=True):
+                tile = values
+                if train is None:
+                    mean[columns] = values.mean(axis=0)
+                else:
+                    tile = workspace.array("scaled", values.shape, np.float64)
+                    mean[columns] = values[train].mean(axis=0)
+                    np.subtract(values, mean[columns], out=tile)
+                    scale[columns] = _usable_scale(tile[train].std(axis=0), mean[columns])
+                    tile /= scale[columns]
+                blas.syrk(tile.T, K, accumulate=True)
+        for K in grams:
+            blas.symmetrise(K)
+        return [DualGram(*parts) for parts in zip(grams, means, scales, strict=True)]
+
+
+@dataclass(frozen=True)
+class DualGram:
+    """``X X.T`` (n_samples, n_samples) in float64, and the means and scales of its features."""
+
+    K: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+
+class AtomStatistics:
+    """Counts, sums and Grams of the atoms of a fold group, from one reading of X.
+
+    The Grams (n_atoms, p, p) lie in a file: the sum over a training set is made in RAM, once
+    for each fold.
+    """
+
+    def __init__(
+        self,
+        X: Source,
+        shift: np.ndarray,
+        atoms: Sequence[np.ndarray],
+        block: int,
+        path: Path,
+    ):
+        p = X.shape[1]
+        self.counts = np.array([len(atom) for atom in atoms])
+        self.sums = np.zeros((len(atoms), p))
+        self.grams = create_array(path, (len(atoms), p, p), np.float64)
+        workspace = np.empty((block, p))
+        for a, atom in enumerate(atoms):
+            for rows in row_pieces(atom, block):
+                size = width(rows) if isinstance(rows, slice) else len(rows)
+                values = workspace[:size]
+                X.read(rows, slice(0, p), shift, values)
+                self.sums[a] += values.sum(axis=0)
+                blas.syrk(values, self.grams[a], accumulate=True)
+            blas.symmetrise(self.grams[a])
+
+    def totals(self, atoms: np.ndarray) -> tuple[int, np.ndarray]:
+        """Number of samples and column sums over a set of atoms."""
+        return int(self.counts[atoms].sum()), self.sums[atoms].sum(axis=0)
+
+    def centered(self, atoms: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gram and column sums of a set of atoms about `mean`."""
+        n, total = self.totals(atoms)
+        G = np.zeros(self.grams.shape[1:])
+        for a in np.flatnonzero(atoms):
+            G += self.grams[a]
+        # sum (x - m)(x - m)' = G - (s - n m) m' - m s'
+        residue = total - n * mean
+        if mean.any():
+            for rows in spans(len(G), 512):
+                G[rows] -= np.multiply.outer(residue[rows], mean)
+                G[rows] -= np.multiply.outer(mean[rows], total)
+        return G, residue
+
+
+def _save(folder: Path, **arrays: np.ndarray) -> None:
+    """Vectors and scalars stay float64, matrices become the float32 of the products."""
+    for name, array in arrays.items():
+        array = array if array.ndim < 2 else np.asarray(array, dtype=np.float32, order="C")
+        np.save(folder / f"{name}.npy", array)
+
+
+def _usable_scale(sd: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """1 for features that are constant but for rounding: centred they are zero already."""
+    return np.where(sd > 1e-7 * np.abs(mean), sd, 1.0)
+
+
+def _eigenbasis(G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and vectors of G above its numerical null space, which predicts nothing."""
+    eigenvalues, V = np.linalg.eigh(G)
+    kept = eigenvalues > _EPS * len(G) * max(eigenvalues[-1], 0)
+    if not kept.any():
+        # features that are all constant still make a model: the mean
+        kept[-1] = True
+    return np.maximum(eigenvalues[kept], 0), V[:, kept]
+
+
+def _triangle(V: np.ndarray, P_gram: np.ndarray) -> np.ndarray:
+    """Upper triangular L with ``L.T L = V.T P_gram V``."""
+    T = V.T @ (P_gram @ V)
+    diagonal = np.diag(T).copy()
+    diagonal[diagonal <= 0] = np.finfo(np.float64).tiny
+    # fewer test rows than features make T singular; a jitter relative to the diagonal adds the
+    # same small share to every direction, large or small
+    jitter = 8 * _EPS * len(T)
+    while True:
+        np.fill_diagonal(T, diagonal * (1 + jitter))
+        try:
+            return np.linalg.cholesky(T).T
+        except np.linalg.LinAlgError:
+            jitter *= 10

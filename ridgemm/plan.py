@@ -1,0 +1,252 @@
+"""The plan: what will be computed, in which tiles, with how many bytes and flops.
+
+``memory_limit`` bounds anonymous memory (what the kernel cannot drop and read again from a
+file) above what importing costs. Sources, factors and large outputs are file cache.
+
+Strips and row steps depend on the problem's shape alone unless the limit is tight, so that
+neither the limit nor ``n_jobs`` changes a bit of the result.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+import psutil
+
+from ridgemm.crossvalidation import ROW_STEP
+from ridgemm.errors import InputError, MemoryLimitError
+from ridgemm.routes import Problem, Route
+
+# interpreter objects, thread stacks, BLAS packing buffers, pickled tasks
+_OVERHEAD = 48 << 20
+_STRIP, _SMALLEST_STRIP = 512, 16
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A route and its tiles.
+
+    Attributes
+    ----------
+    problem : Problem
+    route : Route
+    rejected : tuple of Route
+    tile, strip : int
+        Targets per task and per thread.
+    row_step : int
+        Rows of X in one product with targets.
+    block : int
+        Rows (primal, svd) or columns (dual) of X in one product of a Gram.
+    n_workers, n_threads : int
+        Processes, and threads in each.
+    memory_limit, peak_bytes : int
+        Anonymous memory: allowed, and planned for all processes together.
+    coef_bytes : int
+    coef_in_file : bool
+        Coefficients go to a memmap instead of RAM.
+    """
+
+    problem: Problem
+    route: Route
+    rejected: tuple[Route, ...]
+    tile: int
+    strip: int
+    row_step: int
+    block: int
+    n_workers: int
+    n_threads: int
+    memory_limit: int
+    peak_bytes: int
+    coef_bytes: int
+    coef_in_file: bool
+
+    def __str__(self) -> str:
+        problem = self.problem
+        rows = [
+            ("problem", f"{problem.n} samples x {problem.p} features x {problem.t} targets"),
+            ("route", f"{self.route.name}, {self.route.flops / 1e9:.1f} Gflop"),
+            *(
+                ("rejected", f"{route.name}, {route.flops / 1e9:.1f} Gflop")
+                for route in self.rejected
+            ),
+            ("tile", f"{self.tile} targets, in strips of {self.strip}"),
+            ("workers", f"{self.n_workers} x {self.n_threads} threads"),
+            ("memory limit", format_bytes(self.memory_limit)),
+            ("planned peak", format_bytes(self.peak_bytes)),
+            (
+                "coefficients",
+                f"{format_bytes(self.coef_bytes)} in {'a file' if self.coef_in_file else 'RAM'}",
+            ),
+        ]
+        return "\n".join(f"{name:<13} {value}" for name, value in rows)
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Bytes for people.
+
+    Examples
+    --------
+    >>> format_bytes(1_500_000)
+    '1.5 MB'
+    """
+    for unit in ("B", "KB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} GB"
+
+
+def parse_memory(limit: int | float | str | None) -> int:
+    """Bytes of a memory limit; None is half of what is available now.
+
+    Raises
+    ------
+    InputError
+        Not a positive number of bytes, nor a text such as "2GB".
+
+    Examples
+    --------
+    >>> parse_memory("2GB")
+    2000000000
+    """
+    if limit is None:
+        return psutil.virtual_memory().available // 2
+    if isinstance(limit, str):
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?B?)\s*", limit.upper())
+        if match and match[2] in _UNITS:
+            limit = float(match[1]) * _UNITS[match[2]]
+    if isinstance(limit, (int, float)) and not isinstance(limit, bool) and 0 < limit < 2**60:
+        return int(limit)
+    raise InputError(
+        f"memory_limit={limit!r} is not understood; give bytes or a text such as '2GB'."
+    )
+
+
+def make_plan(
+    problem: Problem, routes: list[Route], memory_limit: int, n_workers: int, n_threads: int
+) -> Plan:
+    """The cheapest of `routes` that fits the limit, and its tiles.
+
+    Raises
+    ------
+    MemoryLimitError
+        None fits; the smallest limit that would do is in the text.
+
+    Examples
+    --------
+    >>> from ridgemm.routes import possible_routes
+    >>> wide = Problem(100, 5000, 50, 5, "folds", ((80, 20),) * 5, 1, 5, False, "r2", False, 1.0)
+    >>> plan = make_plan(wide, possible_routes(wide), 10**9, 1, 1)
+    >>> plan.route.name, plan.tile
+    ('dual-products', 50)
+    """
+    smallest = []
+    for route in routes:
+        plan = _fit_tiles(problem, route, memory_limit, n_workers, n_threads)
+        if plan.peak_bytes <= memory_limit:
+            rejected = tuple(other for other in routes if other is not route)
+            return replace(plan, rejected=rejected)
+        smallest.append(plan)
+    best = min(smallest, key=lambda plan: plan.peak_bytes)
+    raise MemoryLimitError(
+        f"memory_limit={format_bytes(memory_limit)} is too small: route {best.route.name} needs "
+        f"at least {best.peak_bytes} bytes ({format_bytes(best.peak_bytes)}) for {problem.n} "
+        f"samples x {problem.p} features; raise the limit"
+        + (" or lower n_jobs." if n_workers > 1 else ".")
+    )
+
+
+def _fit_tiles(problem: Problem, route: Route, limit: int, n_workers: int, n_threads: int) -> Plan:
+    """The largest tiles of a route that fit, or its smallest plan where none does."""
+    n, p, t = problem.n, problem.p, problem.t
+    coef_bytes = 4 * t * (n if route.family == "dual" else p)
+    coef_in_file = coef_bytes > limit // 4
+    other = n if route.family == "dual" else p
+    plan = Plan(
+        problem,
+        route,
+        (),
+        tile=0,
+        strip=min(_STRIP, t),
+        row_step=min(max((1 << 23) // p, 128), 2048),
+        block=min(max((1 << 22) // other, 64), 4096),
+        n_workers=n_workers,
+        n_threads=n_threads,
+        memory_limit=limit,
+        peak_bytes=0,
+        coef_bytes=coef_bytes,
+        coef_in_file=coef_in_file,
+    )
+    while True:
+        # enough tiles for all workers, each a whole number of strips
+        n_strips = -(-t // plan.strip)
+        tile = plan.strip * max(1, -(-n_strips // n_workers))
+        while True:
+            fitted = replace(plan, tile=min(tile, t))
+            fitted = replace(fitted, peak_bytes=_peak_bytes(fitted))
+            if fitted.peak_bytes <= limit:
+                return fitted
+            if tile == plan.strip:
+                break
+            tile = plan.strip * max(1, tile // plan.strip * 3 // 4)
+        if plan.strip <= min(_SMALLEST_STRIP, t):
+            return fitted
+        plan = replace(
+            plan,
+            strip=max(_SMALLEST_STRIP, plan.strip // 2),
+            row_step=max(64, plan.row_step // 2),
+            block=max(64, plan.block // 2),
+        )
+
+
+def _peak_bytes(plan: Plan) -> int:
+    coef = 0 if plan.coef_in_file else plan.coef_bytes
+    stages = max(_factor_bytes(plan), plan.n_workers * _task_bytes(plan), _trace_bytes(plan))
+    return _OVERHEAD * plan.n_workers + _output_bytes(plan.problem) + coef + stages
+
+
+def _output_bytes(problem: Problem) -> int:
+    per_target = 4 * problem.n_alphas + 100
+    indices = 16 * problem.n * (len(problem.folds) + 1)
+    return per_target * problem.t + 100 * problem.p + indices
+
+
+def _factor_bytes(plan: Plan) -> int:
+    """Square matrices in float64: the Gram, LAPACK's copy and work arrays, the vectors."""
+    problem, block = plan.problem, plan.block
+    n, p = problem.n, problem.p
+    if plan.route.family == "dual":
+        n_test = max((n_test for _, n_test in problem.folds), default=0)
+        return 8 * max(2 * n * block, 7 * n**2 + 3 * n_test * n)
+    if plan.route.family == "svd":
+        return 8 * (3 * (p + block) * p + 6 * min(n, p) * p)
+    return 8 * (6 * p**2 + 3 * block * p)
+
+
+def _task_bytes(plan: Plan) -> int:
+    """Workspaces of one worker: what a tile holds, and what each thread holds of a strip."""
+    problem, family, method = plan.problem, plan.route.family, plan.route.method
+    n, p, r, b = problem.n, problem.p, problem.n_alphas, plan.tile
+    k = n if family == "dual" else p
+    rows = min(ROW_STEP, n)
+    shared = 8 * b * (r + 2 * problem.n_atoms) + 4 * plan.row_step * b
+    if family == "primal":
+        shared += 4 * (problem.n_atoms * p * b + plan.row_step * p)
+    if family != "primal" or method in ("products", "loo"):
+        shared += 4 * n * b
+    strip = 3 * k + 8 * r
+    if method == "statistics":
+        strip += (1 + r) * k
+    elif method != "gcv":
+        strip += (1 + r) * rows
+    if family != "primal":
+        strip += n
+    return shared + plan.n_threads * 4 * strip * plan.strip
+
+
+def _trace_bytes(plan: Plan) -> int:
+    if plan.route.method != "trace":
+        return 0
+    n = plan.problem.n
+    return 8 * 7 * n**2 + 8 * n * plan.tile

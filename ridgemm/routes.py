@@ -1,0 +1,202 @@
+r"""Routes: which algebra, at what cost.
+
+A route is a family (which square matrix is factored) and a method (how candidates are scored):
+
+======================  =====================================================================
+primal-statistics       tall: held-out moments from fold statistics, no sample seen twice
+primal-products         tall, small folds: held-out predictions by products
+svd-products            as primal-products, from a tiled QR, for alphas too small for a Gram
+dual-products           wide: held-out predictions from sub-blocks of one n x n Gram
+dual-trace              one alpha for all targets, by the trace identity; also LOO
+primal-, svd-, dual-    ``-loo`` and ``-gcv``: all samples fitted once
+======================  =====================================================================
+
+Costs are float32 flops; the square-matrix work is float64 and weighs twice, an
+eigendecomposition of order m as much as ``18 m^3``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ridgemm.errors import InputError
+
+FAMILIES = ("primal", "svd", "dual")
+METHODS = {
+    "folds": ("statistics", "products", "trace"),
+    "loo": ("loo", "trace"),
+    "gcv": ("gcv",),
+}
+_EIGH = 18
+# smallest alpha, as a share of the largest eigenvalue, below which rounding of float32
+# cross-products (amplified by s_max / sqrt(alpha)) is no longer small against 1e-4
+PRIMAL_RESOLUTION = 1e-8
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The numbers that a route's cost depends on.
+
+    Attributes
+    ----------
+    n, p, t : int
+        Samples, features, targets.
+    n_alphas : int
+    kind : {"folds", "loo", "gcv"}
+    folds : tuple of (n_train, n_test)
+    n_passes : int
+        Fold groups, each of which reads the data once.
+    n_atoms : int
+        Largest number of atoms of a group.
+    shared : bool
+        One alpha for all targets.
+    scoring : str
+    standardize : bool
+    smallest_alpha : float
+        As a share of the largest eigenvalue of the Gram.
+    """
+
+    n: int
+    p: int
+    t: int
+    n_alphas: int
+    kind: str
+    folds: tuple[tuple[int, int], ...]
+    n_passes: int
+    n_atoms: int
+    shared: bool
+    scoring: str
+    standardize: bool
+    smallest_alpha: float
+
+
+@dataclass(frozen=True)
+class Route:
+    """A family, a method and their costs in flops.
+
+    Attributes
+    ----------
+    family, method : str
+    factor_flops : float
+        Without targets; spared by the cache.
+    target_flops : float
+    """
+
+    family: str
+    method: str
+    factor_flops: float
+    target_flops: float
+
+    @property
+    def name(self) -> str:
+        """As in ``solver`` and ``route_``."""
+        return f"{self.family}-{self.method}"
+
+    @property
+    def flops(self) -> float:
+        """Of the whole fit."""
+        return self.factor_flops + self.target_flops
+
+
+def possible_routes(problem: Problem) -> list[Route]:
+    """Every route that solves a problem, the cheapest first.
+
+    Examples
+    --------
+    >>> wide = Problem(100, 5000, 50, 5, "folds", ((80, 20),) * 5, 1, 5, False, "r2", False, 1.0)
+    >>> possible_routes(wide)[0].name
+    'dual-products'
+    """
+    routes = []
+    for family in FAMILIES:
+        for method in METHODS[problem.kind]:
+            if _is_possible(problem, family, method):
+                target = _target_flops(problem, family, method)
+                routes.append(Route(family, method, _factor_flops(problem, family), target))
+    return sorted(routes, key=lambda route: route.flops)
+
+
+def _is_possible(problem: Problem, family: str, method: str) -> bool:
+    if method == "trace":
+        return family == "dual" and problem.shared and problem.scoring != "correlation"
+    if method == "statistics":
+        return family == "primal"
+    # LOO and GCV of a tall family subtract a fit that may interpolate: leave it some room
+    return problem.kind == "folds" or family == "dual" or problem.n >= 1.25 * problem.p
+
+
+def _factor_flops(problem: Problem, family: str) -> float:
+    n, p = problem.n, problem.p
+    trains = [n_train for n_train, _ in problem.folds] + [n]
+    if family == "dual":
+        n_grams = len(trains) if problem.standardize else 1
+        return 2 * n_grams * n**2 * p + sum(_EIGH * m**3 for m in trains)
+    if family == "svd":
+        return sum(8 * m * p**2 + 2 * _EIGH * min(m, p) ** 3 for m in trains)
+    return 2 * problem.n_passes * n * p**2 + len(trains) * (_EIGH + 4) * p**3
+
+
+def _target_flops(problem: Problem, family: str, method: str) -> float:
+    n, p, t, r = problem.n, problem.p, problem.t, problem.n_alphas
+    if family == "dual":
+        refit = 4 * n**2 * t
+    else:
+        refit = 4 * p**2 * t + (2 * n * p * t if family == "svd" else 0)
+    passes = 2 * problem.n_passes * n * p * t if family == "primal" else 0
+    if method == "gcv":
+        return refit + passes
+    if method == "loo":
+        return refit + passes + 2 * r * n * (n if family == "dual" else p) * t
+    if method == "trace":
+        if problem.kind == "loo":
+            return refit + n**2 * t + (4 + 4 * r) * n**3
+        n_grams = len(problem.folds) if problem.scoring == "r2" else 1
+        return refit + n_grams * n**2 * t + sum(8 * m**3 for m, _ in problem.folds)
+    if method == "statistics":
+        return refit + passes + len(problem.folds) * (4 + r) * p**2 * t
+    products = sum(_products(family, m, n_test, p, r) for m, n_test in problem.folds)
+    return refit + passes + products * t
+
+
+def _products(family: str, n_train: int, n_test: int, p: int, r: int) -> float:
+    """Flops per target of a fold scored by products."""
+    if family == "dual":
+        return 2 * n_train**2 + 2 * r * n_test * n_train
+    projection = 2 * p**2 if family == "primal" else 2 * n_train * p
+    return projection + 2 * r * n_test * p
+
+
+def allowed_routes(problem: Problem, solver: str) -> list[Route]:
+    """Routes that `solver` allows, the cheapest first.
+
+    Parameters
+    ----------
+    problem : Problem
+    solver : str
+        "auto", a family, or the name of a route. "auto" leaves out the primal routes where
+        the smallest alpha is below what they resolve.
+
+    Raises
+    ------
+    InputError
+        An unknown solver, or one that cannot solve this problem.
+    """
+    routes = possible_routes(problem)
+    if solver == "auto":
+        if problem.smallest_alpha < PRIMAL_RESOLUTION:
+            routes = [route for route in routes if route.family != "primal"]
+        elif problem.p <= problem.n:
+            # the QR costs more and resolves what no alpha asks for
+            routes = [route for route in routes if route.family != "svd"]
+        return routes
+    chosen = [route for route in routes if solver in (route.name, route.family)]
+    if not chosen:
+        names = ", ".join(_names(routes))
+        raise InputError(
+            f"solver={solver!r} cannot solve this problem; choose 'auto', a family "
+            f"({', '.join(FAMILIES)}) or one of {names}."
+        )
+    return chosen
+
+
+def _names(routes: Sequence[Route]) -> list[str]:
+    return sorted(route.name for route in routes)
