@@ -1,0 +1,358 @@
+"""A fit from sources to outputs: folds, plan, factors, map, reduce."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ridgemm.crossvalidation import generalised, held_out, left_out
+from ridgemm.errors import InputError
+from ridgemm.factors import FactorMaker, Factors
+from ridgemm.fitting import CandidateGroup, FitJob, Outputs, finish_tile, fit_tile
+from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
+from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
+from ridgemm.plan import Plan, make_plan
+from ridgemm.projections import Data, FoldView
+from ridgemm.routes import Problem, allowed_routes
+from ridgemm.sources import Scan, Source, largest_eigenvalue, scan
+from ridgemm.store import Store, check_space, create_array, fingerprint
+from ridgemm.tiles import TileGrid
+from ridgemm.trace import shared_scores
+
+log = logging.getLogger("ridgemm")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked parameters of a fit.
+
+    Attributes
+    ----------
+    alphas : (n_alphas,) float64
+    cv : "loo", "gcv" or what `ridgemm.folds.make_folds` takes
+    scoring, solver : str
+    per_target, fit_intercept, standardize : bool
+    memory_limit : int
+        Bytes.
+    n_workers : int
+    """
+
+    alphas: np.ndarray
+    cv: Any
+    scoring: str
+    per_target: bool
+    fit_intercept: bool
+    standardize: bool
+    solver: str
+    memory_limit: int
+    n_workers: int
+
+    @property
+    def centered(self) -> bool:
+        """Whether training means are removed from X."""
+        return self.fit_intercept or self.standardize
+
+    @property
+    def kind(self) -> str:
+        """ "loo", "gcv" or "folds"."""
+        return self.cv if self.cv in ("loo", "gcv") else "folds"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves.
+
+    Attributes
+    ----------
+    outputs : Outputs
+    alpha : (n_targets,) float64, or float
+    scores : (n_alphas, n_targets) or (n_alphas,)
+    best : (n_targets,) float64, or float
+    x_offset : (n_features,) float32
+    y_offset : (n_targets,) float64
+    scale : (n_features,) float64 or None
+    factors_computed : int
+    """
+
+    outputs: Outputs
+    alpha: np.ndarray | float
+    scores: np.ndarray
+    best: np.ndarray | float
+    x_offset: np.ndarray
+    y_offset: np.ndarray
+    scale: np.ndarray | None
+    factors_computed: int
+
+
+def plan_fit(settings: Settings, X: Source, Y: Source, groups: Any) -> tuple[Plan, list[FoldGroup]]:
+    """Check folds against the data and choose the route and the tiles. Reads a sample of X."""
+    n = X.shape[0]
+    if Y.shape[0] != n:
+        raise InputError(
+            f"X has {n} rows and Y has {Y.shape[0]}; both need one row for each sample."
+        )
+    fold_groups = _fold_groups(settings, n, groups)
+    folds = [fold for group in fold_groups for fold in group.folds]
+    problem = Problem(
+        n=n,
+        p=X.shape[1],
+        t=Y.shape[1],
+        n_alphas=len(settings.alphas),
+        kind=settings.kind,
+        folds=tuple((len(fold.train), len(fold.test)) for fold in folds),
+        n_passes=max(1, len(fold_groups)),
+        n_atoms=max((len(group.atoms) for group in fold_groups), default=1),
+        shared=not settings.per_target,
+        scoring=settings.scoring,
+        standardize=settings.standardize,
+        smallest_alpha=settings.alphas.min() / largest_eigenvalue(X, settings.standardize),
+    )
+    plan = make_plan(
+        problem,
+        allowed_routes(problem, settings.solver),
+        settings.memory_limit,
+        settings.n_workers,
+        threads_per_worker(settings.n_workers),
+    )
+    return plan, fold_groups
+
+
+def _fold_groups(settings: Settings, n: int, groups: Any) -> list[FoldGroup]:
+    if settings.kind != "folds":
+        if n < 2:
+            raise InputError(f"cv={settings.cv!r} needs at least 2 samples, but X has {n}.")
+        return []
+    folds = make_folds(settings.cv, n, groups)
+    shortest = min(len(fold.test) for fold in folds)
+    if shortest < 2 and settings.scoring != "neg_mean_squared_error":
+        raise InputError(
+            f"scoring={settings.scoring!r} needs 2 test samples in every fold, but one has "
+            f"{shortest}; use cv='loo' or scoring='neg_mean_squared_error'."
+        )
+    return group_folds(folds, n)
+
+
+def run_fit(
+    settings: Settings,
+    plan: Plan,
+    fold_groups: list[FoldGroup],
+    X: Source,
+    Y: Source,
+    cache: Path | None,
+    scratch: Path,
+) -> Fitted:
+    """Run a planned fit.
+
+    Parameters
+    ----------
+    settings : Settings
+    plan : Plan
+    fold_groups : list of FoldGroup
+    X, Y : Source
+    cache : Path or None
+        Folder of published factors; None keeps them in `scratch`.
+    scratch : Path
+        Folder for temporary files; coefficients in a file stay there.
+    """
+    log.info("route %s, tiles of %d targets", plan.route.name, plan.tile)
+    with Crew(threads_per_worker(1)) as crew:
+        x_scan, y_scan = scan(X, crew.team), scan(Y, crew.team)
+        name = fingerprint(X, crew.team) if cache else "scratch"
+    factor_store = Store(cache or scratch, durable=cache is not None)
+    maker = FactorMaker(
+        X,
+        x_scan.shift() if settings.centered else np.zeros(X.shape[1], np.float32),
+        factor_store,
+        name,
+        settings.centered,
+        settings.standardize,
+        plan.block,
+        scratch,
+    )
+    _check_disk(plan, scratch, factor_store.folder)
+    candidate_groups, full = _candidates(settings, plan, fold_groups, maker)
+    log.info("%d factor entries computed", factor_store.computed)
+    data = Data(
+        X, Y, maker.shift, _target_shift(settings, y_scan), settings.fit_intercept, plan.row_step
+    )
+    grid = TileGrid(Y.shape[1], plan.tile, plan.strip)
+    x_offset, drift, scale = _offsets(settings, plan, maker.shift, full.factors)
+    shared, shared_mean = None, None
+    if plan.route.method == "trace":
+        with Crew(threads_per_worker(1)) as crew:
+            folds = [c for group in candidate_groups for c in group.candidates]
+            shared_mean = shared_scores(data, grid, folds, settings.alphas, settings.scoring, crew)
+        shared = float(settings.alphas[np.argmax(shared_mean)])
+        candidate_groups = (CandidateGroup(candidate_groups[-1].atoms, ()),)
+    job = FitJob(
+        data=data,
+        grid=grid,
+        groups=candidate_groups,
+        full=full,
+        method=plan.route.method,
+        products=plan.route.family == "primal",
+        scoring=settings.scoring,
+        alphas=settings.alphas,
+        per_target=settings.per_target,
+        shared=shared,
+        drift=drift,
+        outputs=_make_outputs(plan, scratch),
+    )
+    map_tasks(partial(fit_tile, job), grid.tiles(), plan.n_workers, scratch)
+    outputs = job.outputs
+    if settings.per_target:
+        alpha, scores, best = settings.alphas[outputs.index], outputs.scores, outputs.best
+    else:
+        scores = _mean_scores(outputs.scores) if shared_mean is None else shared_mean
+        chosen = int(np.argmax(scores))
+        alpha, best = float(settings.alphas[chosen]), float(scores[chosen])
+        if shared is None:
+            finish = partial(finish_tile, job, alpha)
+            map_tasks(finish, grid.tiles(), plan.n_workers, scratch)
+    return Fitted(
+        _in_ram(outputs, plan),
+        alpha,
+        np.array(scores),
+        best if np.isscalar(best) else np.array(best),
+        x_offset,
+        outputs.offset + data.y_shift,
+        scale,
+        factor_store.computed,
+    )
+
+
+def _mean_scores(scores: np.ndarray) -> np.ndarray:
+    """Mean over targets in float64, an alpha at a time."""
+    return np.array([row.mean(dtype=np.float64) for row in scores])
+
+
+def _target_shift(settings: Settings, y_scan: Scan) -> np.ndarray:
+    if settings.fit_intercept:
+        return y_scan.shift()
+    return np.zeros(len(y_scan.mean), np.float32)
+
+
+def _candidates(
+    settings: Settings, plan: Plan, fold_groups: list[FoldGroup], maker: FactorMaker
+) -> tuple[tuple[CandidateGroup, ...], FoldView]:
+    """Factors and shrinkage of every fold, and the view of all samples.
+
+    The group whose atoms hold all samples comes last, so that the refit finds its
+    cross-products in place; it is added where there is none.
+    """
+    n = plan.problem.n
+    everything = np.arange(n)
+    loo = settings.kind == "loo"
+    whole = Fold(
+        everything, everything if loo and plan.route.family == "primal" else everything[:0]
+    )
+    groups = sorted(fold_groups, key=lambda group: sum(map(len, group.atoms)) == n)
+    if not groups or sum(map(len, groups[-1].atoms)) < n:
+        one = np.ones((1, 1), dtype=bool)
+        groups.append(FoldGroup((), (everything,), one[:0], one[:0]))
+    in_train = np.ones(len(groups[-1].atoms), dtype=bool)
+    in_test = in_train if len(whole.test) else ~in_train
+    requests = [
+        (group, fold, group.in_train[i], group.in_test[i])
+        for group in groups
+        for i, fold in enumerate(group.folds)
+    ]
+    requests.append((groups[-1], whole, in_train, in_test))
+    views = [
+        FoldView(fold.train, fold.test, train, test, factors)
+        for (_, fold, train, test), factors in zip(
+            requests, _factors(plan, maker, requests), strict=True
+        )
+    ]
+    full = views.pop()
+    if settings.kind == "folds":
+        candidates = [held_out(view, settings.alphas) for view in views]
+    else:
+        make = left_out if loo else generalised
+        dual = plan.route.family == "dual"
+        candidates = [make(full, settings.alphas, dual, settings.fit_intercept)]
+        requests = [requests[-1]]
+    owner = [group for group, *_ in requests]
+    return (
+        tuple(
+            CandidateGroup(
+                group.atoms,
+                tuple(c for c, of in zip(candidates, owner, strict=False) if of is group),
+            )
+            for group in groups
+        ),
+        full,
+    )
+
+
+def _factors(plan: Plan, maker: FactorMaker, requests: Sequence[tuple]) -> list[Factors]:
+    if plan.route.family == "dual":
+        return maker.dual([fold for _, fold, *_ in requests])
+    if plan.route.family == "svd":
+        return [maker.svd(fold) for _, fold, *_ in requests]
+    quadratic = plan.route.method == "statistics"
+    return [
+        maker.primal(fold, group.atoms, train, test, quadratic)
+        for group, fold, train, test in requests
+    ]
+
+
+def _offsets(
+    settings: Settings, plan: Plan, shift: np.ndarray, factors: Factors
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Float32 offset of X, what it lies above the training mean, and the scale."""
+    mean = shift + factors.mean
+    x_offset = mean.astype(np.float32)
+    drift = (x_offset - mean).astype(np.float32)
+    if plan.route.family == "dual" or not drift.any():
+        drift = None
+    return x_offset, drift, np.array(factors.scale) if settings.standardize else None
+
+
+def _check_disk(plan: Plan, scratch: Path, cache: Path) -> None:
+    problem = plan.problem
+    n, p = problem.n, problem.p
+    side = n if plan.route.family == "dual" else p
+    trains = [*problem.folds, (n, n if problem.kind == "loo" else 0)]
+    extra = n * p * len(trains) if plan.route.family == "svd" else 0
+    factors = 4 * (sum(side * (side + test) for _, test in trains) + extra)
+    check_space(cache, factors, "the cache of factors")
+    grams = 8 * side**2 * (problem.n_atoms if plan.route.family == "primal" else 1)
+    in_file = plan.coef_in_file or plan.n_workers > 1
+    check_space(scratch, grams + (plan.coef_bytes if in_file else 0), "the fit")
+
+
+def _make_outputs(plan: Plan, scratch: Path) -> Outputs:
+    """Arrays that tasks write: in RAM for one process, in files for several."""
+    problem = plan.problem
+    t = problem.t
+    n_scores = 0 if plan.route.method == "trace" else problem.n_alphas
+    width = problem.n if plan.route.family == "dual" else problem.p
+    shapes = {
+        "scores": ((n_scores, t), np.float32),
+        "index": ((t,), np.int64),
+        "best": ((t,), np.float64),
+        "coef": ((t, width), np.float32),
+        "offset": ((t,), np.float64),
+        "constant": ((t,), np.bool_),
+    }
+    arrays = {}
+    for name, (shape, dtype) in shapes.items():
+        in_file = plan.n_workers > 1 or (name == "coef" and plan.coef_in_file)
+        if in_file and 0 not in shape:
+            arrays[name] = create_array(scratch / f"{name}.npy", shape, dtype)
+        else:
+            arrays[name] = np.empty(shape, dtype)
+    return Outputs(**arrays)
+
+
+def _in_ram(outputs: Outputs, plan: Plan) -> Outputs:
+    small = {name: np.array(getattr(outputs, name)) for name in ("index", "best", "offset")}
+    small["constant"] = np.array(outputs.constant)
+    if not plan.coef_in_file:
+        small["coef"] = np.array(outputs.coef) if plan.n_workers > 1 else outputs.coef
+    return replace(outputs, **small)

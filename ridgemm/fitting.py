@@ -1,0 +1,175 @@
+"""The map task of a fit: one tile of targets, from its rows to its coefficients.
+
+A task reads sources and factors, and writes its own columns of `Outputs`; the reduce over
+targets that a shared alpha needs lies between `fit_tile` and `finish_tile`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ridgemm import blas
+from ridgemm.crossvalidation import (
+    Candidates,
+    score_gcv,
+    score_loo,
+    score_products,
+    score_statistics,
+)
+from ridgemm.kernels import first_best, shrink_targets
+from ridgemm.mapreduce import Crew
+from ridgemm.projections import Data, FoldView, TargetTile
+from ridgemm.tiles import TileGrid, width
+from ridgemm.workspace import Workspace
+
+_SCORERS = {
+    "statistics": score_statistics,
+    "products": score_products,
+    "loo": score_loo,
+    "gcv": score_gcv,
+}
+
+
+@dataclass(frozen=True)
+class CandidateGroup:
+    """Folds that share their atoms, and the candidates on each."""
+
+    atoms: tuple[np.ndarray, ...]
+    candidates: tuple[Candidates, ...]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What tasks write, each in its own targets.
+
+    Attributes
+    ----------
+    scores : (n_alphas, n_targets) float32
+        Mean over folds; empty where the trace identity chose alpha.
+    index : (n_targets,) int64
+        Chosen alpha of each target.
+    best : (n_targets,) float64
+        Its score.
+    coef : (n_targets, n_features) or (n_targets, n_samples) float32
+        Coefficients, or dual ones; between the two tasks of a shared alpha it holds Z.
+    offset : (n_targets,) float64
+        Prediction at the offset of X, of the shifted targets.
+    constant : (n_targets,) bool
+        Targets without variation.
+    """
+
+    scores: np.ndarray
+    index: np.ndarray
+    best: np.ndarray
+    coef: np.ndarray
+    offset: np.ndarray
+    constant: np.ndarray
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """All that a task needs beside its tile.
+
+    Attributes
+    ----------
+    data : Data
+    grid : TileGrid
+    groups : tuple of CandidateGroup
+        The last one's atoms cover all samples.
+    full : FoldView
+        All samples, in atoms of the last group.
+    method : {"statistics", "products", "loo", "gcv"}
+    products : bool
+        Cross-products with X are made (primal routes).
+    scoring : str
+    alphas : (n_alphas,) float64
+    per_target : bool
+        Choose alpha within the task.
+    shared : float or None
+        The alpha of all targets, where it is known before.
+    drift : (n_features,) float32, optional
+        What the float32 offset of X lies above the training mean.
+    outputs : Outputs
+    """
+
+    data: Data
+    grid: TileGrid
+    groups: tuple[CandidateGroup, ...]
+    full: FoldView
+    method: str
+    products: bool
+    scoring: str
+    alphas: np.ndarray
+    per_target: bool
+    shared: float | None
+    drift: np.ndarray | None
+    outputs: Outputs
+
+
+def fit_tile(job: FitJob, crew: Crew, columns: slice) -> None:
+    """Score all alphas on a tile; choose and refit, or leave Z for `finish_tile`."""
+    strips = job.grid.strips(columns)
+    resident = job.method in ("products", "loo") or not job.products
+    tile = TargetTile(job.data, columns, crew, resident)
+    scores = crew.shared.zeros("scores", (len(job.alphas), tile.size))
+    n_folds = sum(len(group.candidates) for group in job.groups)
+    for group in job.groups:
+        tile.load_atoms(group.atoms, strips, job.products)
+
+        def add_scores(slot: int, strip: slice, group: CandidateGroup = group) -> None:
+            for candidates in group.candidates:
+                scores[:, strip] += _SCORERS[job.method](
+                    tile, candidates, strip, job.scoring, crew.slots[slot]
+                )
+
+        crew.team.run(add_scores, strips)
+    if n_folds:
+        scores /= n_folds
+        job.outputs.scores[:, columns] = scores
+    crew.team.run(
+        lambda slot, strip: _close_strip(job, tile, scores, strip, crew.slots[slot]), strips
+    )
+
+
+def _close_strip(
+    job: FitJob, tile: TargetTile, scores: np.ndarray, strip: slice, workspace: Workspace
+) -> None:
+    outputs, view = job.outputs, job.full
+    target = slice(tile.columns.start + strip.start, tile.columns.start + strip.stop)
+    outputs.constant[target] = tile.is_constant(view, strip)
+    outputs.offset[target] = tile.train_mean(view, strip)
+    Z = tile.project_all(view, strip, workspace)
+    if job.per_target:
+        first_best(scores[:, strip], outputs.index[target], outputs.best[target])
+        alpha = job.alphas[outputs.index[target]]
+    elif job.shared is not None:
+        alpha = np.full(width(strip), job.shared)
+    else:
+        outputs.coef[target, : len(Z)] = Z.T
+        return
+    _write_coefficients(job, target, Z, alpha, workspace)
+
+
+def finish_tile(job: FitJob, alpha: float, crew: Crew, columns: slice) -> None:
+    """Coefficients of a tile whose Z `fit_tile` left, once the shared alpha is known."""
+
+    def finish(slot: int, strip: slice) -> None:
+        workspace = crew.slots[slot]
+        target = slice(columns.start + strip.start, columns.start + strip.stop)
+        Z = workspace.array("Z", (len(job.full.factors.eigenvalues), width(strip)))
+        Z[...] = job.outputs.coef[target, : len(Z)].T
+        _write_coefficients(job, target, Z, np.full(width(strip), alpha), workspace)
+
+    crew.team.run(finish, job.grid.strips(columns))
+
+
+def _write_coefficients(
+    job: FitJob, target: slice, Z: np.ndarray, alpha: np.ndarray, workspace: Workspace
+) -> None:
+    factors = job.full.factors
+    D = workspace.array("D", Z.shape)
+    shrink_targets(Z, factors.eigenvalues, alpha, D)
+    coef = job.outputs.coef[target]
+    blas.gemm(D.T, factors.basis.T, coef)
+    if job.drift is not None:
+        job.outputs.offset[target] += coef @ job.drift

@@ -1,0 +1,198 @@
+r"""Predictions and scores of a fitted model, a tile at a time.
+
+.. math:: \hat y = (x - x_0)^T B + y_0
+
+with the training means :math:`x_0, y_0`: x is centred while it is read, so that features with
+mean 1000 and sd 1 lose no digit. On the dual route :math:`B = S^{-2} (X - x_0)^T \Delta`, and the
+kernel of new with training samples takes the place of x; B itself is never needed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ridgemm import blas
+from ridgemm.errors import InputError, MemoryLimitError
+from ridgemm.kernels import column_moments, product_moments
+from ridgemm.mapreduce import Crew, threads_per_worker
+from ridgemm.plan import format_bytes
+from ridgemm.scores import Moments, score
+from ridgemm.sources import Reader, Source, scan
+from ridgemm.store import create_array
+from ridgemm.tiles import spans, width
+
+_STRIP = 512
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Coefficients and offsets of all targets.
+
+    Attributes
+    ----------
+    coef : (n_targets, n_features) or (n_targets, n_train) float32
+        Primal, or dual if `train` is given.
+    x_offset : (n_features,) float32
+    y_offset : (n_targets,) float64
+    train : Source, optional
+        Training X, for dual coefficients.
+    scale : (n_features,) float64, optional
+        Its standard deviations, where they were divided out.
+    """
+
+    coef: np.ndarray
+    x_offset: np.ndarray
+    y_offset: np.ndarray
+    train: Source | None = None
+    scale: np.ndarray | None = None
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets."""
+        return len(self.y_offset)
+
+
+def predict(model: LinearModel, X: Source, out: np.ndarray | None, limit: int) -> np.ndarray:
+    """Predictions (n_new, n_targets) float32, into `out` if given.
+
+    Raises
+    ------
+    InputError
+        `out` has another shape, dtype or order.
+    MemoryLimitError
+        `out` is not given and would not fit the memory limit.
+    """
+    shape = (X.shape[0], model.n_targets)
+    if out is None:
+        n_bytes = 4 * shape[0] * shape[1]
+        if n_bytes > limit:
+            raise MemoryLimitError(
+                f"predictions of shape {shape} take {format_bytes(n_bytes)}, more than "
+                f"memory_limit={format_bytes(limit)}; give out=, a float32 memmap."
+            )
+        out = np.empty(shape, dtype=np.float32)
+    _check_out(out, shape)
+
+    def write(rows: slice, strip: slice, prediction: np.ndarray) -> None:
+        np.add(prediction, model.y_offset[strip], out=out[rows, strip], casting="unsafe")
+
+    with Crew(threads_per_worker(1)) as crew:
+        scan(X, crew.team)
+        for rows, left in _left_blocks(model, X, crew, limit):
+            _predict_rows(model, rows, left, crew, write)
+    return out
+
+
+def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit: int) -> np.ndarray:
+    """Score of every target (n_targets,) float64 in one reading of X and Y."""
+    t = model.n_targets
+    shift = model.y_offset.astype(np.float32)
+    y_reader = Reader(Y, shift)
+    y_sums = np.zeros((2, t))
+    sums = np.zeros((1, 3, t))
+    one = np.ones((1, 1), dtype=np.float32)
+    with Crew(threads_per_worker(1)) as crew:
+        scan(X, crew.team)
+        scan(Y, crew.team)
+
+        def add(y: np.ndarray, first: int, slot: int, strip: slice, prediction: np.ndarray):
+            here = y[:, strip.start - first : strip.stop - first]
+            line = crew.slots[slot].array("line", (width(strip),))
+            column_moments(here, y_sums[0, strip], y_sums[1, strip])
+            product_moments(prediction[None], one, here, line, sums[:, :, strip])
+
+        for rows, left in _left_blocks(model, X, crew, limit):
+            step = max(_STRIP, limit // (16 * width(rows)) // _STRIP * _STRIP)
+            for columns in spans(t, step):
+                y = y_reader.tile(rows, columns, crew.shared, "y", crew.team)
+                strips = [
+                    slice(columns.start + s.start, columns.start + s.stop)
+                    for s in spans(width(columns), _STRIP)
+                ]
+
+                def strip_scores(slot: int, strip: slice, y=y, left=left, columns=columns) -> None:
+                    prediction = _strip_prediction(model, left, strip, crew, slot)
+                    add(y, columns.start, slot, strip, prediction)
+
+                crew.team.run(strip_scores, strips)
+    moments = Moments(X.shape[0], y_sums[0], y_sums[1], sums[:, 0], sums[:, 1], sums[:, 2])
+    return score(scoring, moments)[0]
+
+
+def primal_coefficients(model: LinearModel, path, limit: int) -> np.ndarray:
+    """``coef`` (n_targets, n_features) of a dual model, in RAM or, if `path` is given, a file."""
+    n, p = model.train.shape
+    shape = (model.n_targets, p)
+    coef = np.empty(shape, np.float32) if path is None else create_array(path, shape, np.float32)
+    step = max(64, min(p, limit // (16 * n)))
+    with Crew(threads_per_worker(1)) as crew:
+        reader = Reader(model.train, model.x_offset)
+        for columns in spans(p, step):
+            x = reader.tile(slice(0, n), columns, crew.shared, "x", crew.team)
+
+            def fill(_: int, strip: slice, columns=columns, x=x) -> None:
+                tile = coef[strip, columns]
+                blas.gemm(model.coef[strip], x, tile)
+                if model.scale is not None:
+                    tile /= (model.scale[columns] ** 2).astype(np.float32)
+
+            crew.team.run(fill, spans(model.n_targets, _STRIP))
+    return coef
+
+
+def _left_blocks(model: LinearModel, X: Source, crew: Crew, limit: int):
+    """Blocks of rows of the left operand: centred features, or the kernel with training rows."""
+    k = model.coef.shape[1]
+    step = int(max(64, min(8192, limit // (16 * k))))
+    features = Reader(X, model.x_offset)
+    for rows in spans(X.shape[0], step):
+        if model.train is None:
+            columns = slice(0, k)
+            yield rows, features.tile(rows, columns, crew.shared, "left", crew.team)
+        else:
+            yield rows, _kernel(model, features, rows, crew, limit)
+
+
+def _kernel(model: LinearModel, features: Reader, rows: slice, crew: Crew, limit: int):
+    n, p = model.train.shape
+    train = Reader(model.train, model.x_offset)
+    total = crew.shared.zeros("kernel", (width(rows), n))
+    product = crew.shared.array("product", total.shape)
+    for columns in spans(p, int(max(64, min(4096, limit // (16 * (n + width(rows))))))):
+        new = features.tile(rows, columns, crew.shared, "new", crew.team)
+        old = train.tile(slice(0, n), columns, crew.shared, "old", crew.team)
+        if model.scale is not None:
+            new = new / (model.scale[columns] ** 2).astype(np.float32)
+
+        def multiply(_: int, part: slice, new=new, old=old) -> None:
+            blas.gemm(new, old[part].T, product[:, part])
+            # float32 within a tile, float64 across tiles
+            total[:, part] += product[:, part]
+
+        crew.team.run(multiply, spans(n, _STRIP))
+    product[...] = total
+    return product
+
+
+def _predict_rows(model: LinearModel, rows: slice, left: np.ndarray, crew: Crew, write) -> None:
+    def strip_prediction(slot: int, strip: slice) -> None:
+        write(rows, strip, _strip_prediction(model, left, strip, crew, slot))
+
+    crew.team.run(strip_prediction, spans(model.n_targets, _STRIP))
+
+
+def _strip_prediction(
+    model: LinearModel, left: np.ndarray, strip: slice, crew: Crew, slot: int
+) -> np.ndarray:
+    prediction = crew.slots[slot].array("prediction", (len(left), width(strip)))
+    blas.gemm(left, model.coef[strip].T, prediction)
+    return prediction
+
+
+def _check_out(out: np.ndarray, shape: tuple[int, int]) -> None:
+    fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype == np.float32
+    if not fits or not out.flags.writeable:
+        raise InputError(
+            f"out must be a writable float32 array of shape {shape}, not "
+            f"{getattr(out, 'dtype', type(out).__name__)} {getattr(out, 'shape', '')}."
+        )
