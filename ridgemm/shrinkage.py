@@ -45,12 +45,22 @@ def shrinkage_basis(
     table = weight / (eigenvalues + alphas[:, None])
     scale = table.max(axis=1, keepdims=True)
     left, singular, right = np.linalg.svd(table / scale, full_matrices=False)
-    rank = max(1, int(np.count_nonzero(singular > tolerance)))
-    if rank == len(alphas):
+    rank = _rank(left * singular, right, tolerance)
+    if rank == len(singular):
         exact = 1 / (eigenvalues + alphas[:, None])
-        return exact.astype(np.float32), np.eye(rank, dtype=np.float32)
+        return exact.astype(np.float32), np.eye(len(alphas), dtype=np.float32)
     basis = singular[:rank, None] * right[:rank] / weight
     mix = scale * left[:, :rank]
     # members near 1, so that neither factor leaves the range of float32
     size = np.abs(basis).max(axis=1)
     return (basis / size[:, None]).astype(np.float32), (mix * size).astype(np.float32)
+
+
+def _rank(left: np.ndarray, right: np.ndarray, tolerance: float) -> int:
+    """Fewest leading terms of ``left @ right`` that leave no entry off by more."""
+    error = np.zeros((len(left), right.shape[1]))
+    for rank in range(len(right), 1, -1):
+        error += np.multiply.outer(left[:, rank - 1], right[rank - 1])
+        if np.abs(error).max() > tolerance:
+            return rank
+    return 1

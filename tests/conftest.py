@@ -1,0 +1,25 @@
+"""Hypothesis profiles, and the real data that some tests read."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# before any test imports matplotlib: a machine without a display draws too
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# no deadline: the first example of a test also pays for compilation
+settings.register_profile("dev", deadline=None, max_examples=25)
+settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data: ``RIDGEMM_DATA``, or ``shared/data`` beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("RIDGEMM_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data in {folder} (set RIDGEMM_DATA)")
+    return folder
