@@ -1,0 +1,1 @@
+"""Reference problems, run by name: ``python -m bench NAME``."""

@@ -1,0 +1,60 @@
+"""Command line: ``python -m bench NAME [--quick] [--repeats N] [--json FILE]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from bench import cache, lowram, peers, xty
+from bench._machine import machine, sgemm_gflops, versions
+from bench._run import table
+
+BENCHMARKS = {
+    "peers-square": (peers.square, "5000 x 1000 x 10000 against himalaya and scikit-learn"),
+    "peers-tall": (peers.tall, "20000 x 500 x 8000 against himalaya and scikit-learn"),
+    "xty": (xty.run, "a whole cross-validated fit against the bare product X.T @ Y"),
+    "lowram": (lowram.run, "an 8 GB Y under memory_limit='1GB' (16 GB of free disk)"),
+    "cache": (cache.run, "a second fit with the same X and folds under one cache_dir"),
+}
+
+
+def run(name: str, quick: bool, repeats: int | None) -> dict:
+    """Run a benchmark and return its report."""
+    size = 500 if quick else 4000
+    start = sgemm_gflops(size)
+    result = BENCHMARKS[name][0](quick, repeats or (1 if quick else None))
+    sgemm = {"size": size, "start": start, "end": sgemm_gflops(size)}
+    return {
+        "name": name,
+        "quick": quick,
+        "machine": machine() | {"sgemm_gflops": sgemm},
+        "versions": versions(),
+    } | result
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="left out: list them")
+    parser.add_argument("--quick", action="store_true", help="a small form, for tests")
+    parser.add_argument("--repeats", type=_positive, help="runs of each contender")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report here")
+    arguments = parser.parse_args()
+    if arguments.name is None:
+        for name, (_, line) in BENCHMARKS.items():
+            print(f"{name:14}{line}")
+        return
+    report = run(arguments.name, arguments.quick, arguments.repeats)
+    print(table(report))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The solvers compared. Each is built, loads its data and fits in a process of its own.
+
+A contender has ``load(folder) -> (X, Y)``, in the form its library likes best,
+``fit(X, Y) -> model``, the timed part, and ``maps(model)``, the arrays to compare.
+Libraries are imported in `__init__`, so that naming a contender imports nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from bench.problems import ALPHAS
+
+
+class Ridgemm:
+    """`ridgemm.RidgeCV`, reading memory-mapped files unless `in_memory`."""
+
+    def __init__(self, targets: str = "Y", in_memory: bool = False, **options) -> None:
+        from ridgemm import RidgeCV
+
+        self.targets, self.in_memory = targets, in_memory
+        self.model = RidgeCV(alphas=ALPHAS, alpha_per_target=True, n_jobs=1, **options)
+
+    def load(self, folder: Path):
+        mode = None if self.in_memory else "r"
+        return tuple(
+            np.load(folder / f"{name}.npy", mmap_mode=mode) for name in ("X", self.targets)
+        )
+
+    def fit(self, X, Y):
+        model = self.model.fit(X, Y)
+        # The others return coefficients: were these made on demand, they are timed too.
+        assert model.coef_.shape == (Y.shape[1], X.shape[1])
+        return model
+
+    def maps(self, model) -> dict:
+        return {
+            "best_score": model.best_score_,
+            "alpha": model.alpha_,
+            "factors_computed": model.factors_computed_,
+        }
+
+
+class RidgemmCached(Ridgemm):
+    """`ridgemm.RidgeCV` with a cache folder beside the data, emptied before a first fit."""
+
+    def __init__(self, targets: str, first: bool) -> None:
+        super().__init__(targets)
+        self.first = first
+
+    def load(self, folder: Path):
+        cache = folder / "factors"
+        if self.first:
+            shutil.rmtree(cache, ignore_errors=True)
+        self.model.cache_dir = cache
+        return super().load(folder)
+
+
+class Himalaya:
+    """`himalaya.ridge.RidgeCV` on R2, 5-fold.
+
+    With ``fit_intercept=True`` it removes the mean of each training fold from the fold's
+    X and Y, training and test rows alike: the problem ridgemm solves.
+    """
+
+    def __init__(self, backend: str) -> None:
+        from himalaya.backend import set_backend
+        from himalaya.ridge import RidgeCV
+        from himalaya.scoring import r2_score
+        from sklearn.model_selection import KFold
+
+        self.backend = set_backend(backend)
+        self.model = RidgeCV(
+            alphas=ALPHAS,
+            fit_intercept=True,
+            cv=KFold(5),
+            solver_params={"score_func": r2_score},
+        )
+
+    def load(self, folder: Path):
+        return tuple(self.backend.asarray(np.load(folder / f"{name}.npy")) for name in ("X", "Y"))
+
+    def fit(self, X, Y):
+        return self.model.fit(X, Y)
+
+    def maps(self, model) -> dict:
+        return {
+            "best_score": self.backend.to_numpy(model.cv_scores_),
+            "alpha": self.backend.to_numpy(model.best_alphas_),
+        }
+
+
+class ScikitLearn:
+    """`sklearn.linear_model.RidgeCV`: leave-one-out, in float64.
+
+    ``scoring=None`` (minus the squared error) is its fast path: a named score, "r2" too,
+    is called target by target.
+    """
+
+    def __init__(self) -> None:
+        from sklearn.linear_model import RidgeCV
+
+        self.model = RidgeCV(alphas=ALPHAS, alpha_per_target=True)
+
+    def load(self, folder: Path):
+        return np.load(folder / "X.npy"), np.load(folder / "Y.npy")
+
+    def fit(self, X, Y):
+        return self.model.fit(X, Y)
+
+    def maps(self, model) -> dict:
+        return {"best_score": model.best_score_, "alpha": model.alpha_}
+
+
+class Product:
+    """The bare product ``X.T @ Y`` into an array that exists: the least a fit could cost."""
+
+    def load(self, folder: Path):
+        X, Y = np.load(folder / "X.npy"), np.load(folder / "Y.npy")
+        # full, not empty: its pages are in memory before the clock starts.
+        self.out = np.full((X.shape[1], Y.shape[1]), 0, dtype=np.float32)
+        return X, Y
+
+    def fit(self, X, Y):
+        return np.matmul(X.T, Y, out=self.out)
+
+    def maps(self, model) -> dict:
+        return {}

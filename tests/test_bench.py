@@ -1,0 +1,118 @@
+"""The benchmarks run and report; what they measure is not asserted here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import _run, problems
+from bench._memory import peak_memory
+from bench._run import Contender, alternate
+
+ROOT = Path(__file__).parents[1]
+KEYS = {"name", "problem", "quick", "machine", "versions", "rows", "left_out", "figures"}
+ROW = {
+    "contender",
+    "median_seconds",
+    "min_seconds",
+    "max_seconds",
+    "repeats",
+    "baseline_anonymous_bytes",
+    "peak_anonymous_bytes",
+    "note",
+}
+
+
+def bench(*arguments):
+    command = [sys.executable, "-m", "bench", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_quick_report(tmp_path):
+    file = tmp_path / "cache.json"
+    printed = bench("cache", "--quick", "--json", file)
+    report = json.loads(file.read_text())
+    assert set(report) == KEYS
+    assert report["name"] == "cache" and report["quick"] is True
+    machine = {"cores", "cpu", "architecture", "blas", "sgemm_gflops"}
+    assert set(report["machine"]) == machine
+    assert {"python", "numpy", "ridgemm"} <= set(report["versions"])
+    assert [row["contender"] for row in report["rows"]] == ["first-fit", "second-fit"]
+    for row in report["rows"]:
+        assert set(row) == ROW
+        assert row["repeats"] == 1
+        assert 0 < row["min_seconds"] <= row["median_seconds"] <= row["max_seconds"]
+        assert 0 < row["baseline_anonymous_bytes"] <= row["peak_anonymous_bytes"]
+        assert row["contender"] in printed
+    assert report["figures"]["factors_computed_first"] > 0
+    assert report["figures"]["factors_computed_second"] == 0
+
+
+def test_without_a_name_lists_the_benchmarks():
+    names = [line.split()[0] for line in bench().splitlines()]
+    assert names == ["peers-square", "peers-tall", "xty", "lowram", "cache"]
+
+
+def run_without_processes(monkeypatch, seconds):
+    """Replace the subprocess of a run; return the list of names in the order of the runs."""
+    order = []
+
+    def run_once(contender, folder):
+        order.append(contender.name)
+        np.savez(_run._maps_file(contender, folder))
+        return {"seconds": seconds[contender.name], "baseline": 1, "peak": 2}
+
+    monkeypatch.setattr(_run, "_run_once", run_once)
+    return order
+
+
+def test_contenders_take_turns_and_slow_ones_run_once(monkeypatch, tmp_path):
+    order = run_without_processes(monkeypatch, {"a": 1.0, "slow": 61.0, "b": 2.0})
+    outcome = alternate([Contender(name, "") for name in ("a", "slow", "b")], tmp_path)
+    assert order == ["a", "slow", "b"] + ["a", "b"] * 4
+    assert [outcome.rows[name]["repeats"] for name in ("a", "slow", "b")] == [5, 1, 5]
+    assert "one run" in outcome.rows["slow"]["note"] and not outcome.rows["a"]["note"]
+
+
+def test_repeats_asked_for_are_run_by_slow_contenders_too(monkeypatch, tmp_path):
+    order = run_without_processes(monkeypatch, {"a": 1.0, "slow": 61.0})
+    alternate([Contender(name, "") for name in ("a", "slow")], tmp_path, repeats=2)
+    assert order == ["a", "slow", "a", "slow"]
+
+
+def test_a_contender_that_is_not_installed_is_named(monkeypatch, tmp_path):
+    order = run_without_processes(monkeypatch, {"a": 1.0})
+    absent = Contender("absent", "", requires=("no_such_package",))
+    outcome = alternate([Contender("a", ""), absent], tmp_path, repeats=1)
+    assert order == ["a"] and list(outcome.rows) == ["a"]
+    assert outcome.left_out == ["absent: no_such_package not installed"]
+
+
+def test_peak_memory_sees_an_array_that_is_gone_at_the_end():
+    with peak_memory() as memory:
+        np.ones(2**23)
+    assert memory.peak - memory.baseline > 0.9 * 8 * 2**23
+
+
+def test_problems_are_seeded_of_unit_variance_and_removed():
+    problem = problems.Problem(2000, 20, 30)
+    with problems.on_disk(problem, targets=("Y", "Y2")) as folder:
+        X, Y, other = (np.load(folder / f"{name}.npy") for name in ("X", "Y", "Y2"))
+        small = np.load(folder / "warmup" / "Y.npy")
+    with problems.on_disk(problem) as again:
+        np.testing.assert_array_equal(np.load(again / "Y.npy"), Y)
+    assert not folder.exists() and not again.exists()
+    assert X.shape == (2000, 20) and Y.shape == other.shape == (2000, 30)
+    assert X.dtype == Y.dtype == np.float32
+    assert small.shape == (200, 20)
+    assert not np.array_equal(Y, other)
+    np.testing.assert_allclose(Y.var(axis=0), 1, atol=0.7)
+
+
+def test_a_full_disk_is_said_before_anything_is_written(monkeypatch):
+    monkeypatch.setattr(problems.shutil, "disk_usage", lambda folder: type("", (), {"free": 10}))
+    with pytest.raises(SystemExit, match="set TMPDIR"), problems.on_disk(problems.Problem(9, 9, 9)):
+        pass
