@@ -5,6 +5,9 @@ r"""Scores of all alphas on a strip of targets, for each way that a route scores
     :math:`\sum\hat y\tilde y = c^T D`, :math:`\sum\hat y^2 = \|L D\|^2`.
 ``products``
     Held-out predictions :math:`P D`, a block of rows at a time.
+``operators``
+    The same as one stacked product with the training rows of y, for many targets or
+    permutations of them.
 ``loo``
     :math:`e_i / (1 - h_{ii})` of the fit to all samples.
 ``gcv``
@@ -12,7 +15,7 @@ r"""Scores of all alphas on a strip of targets, for each way that a route scores
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,6 +58,8 @@ class Candidates:
     keep : float
         Share of y in a residual that the basis does not make (`loo_moments`), or of
         ``sum y**2`` in the sum of squared residuals (GCV).
+    operator : (q * n_test, n_train) float32, optional
+        The held-out predictions of the members are ``operator @ y``.
     """
 
     view: FoldView
@@ -65,15 +70,19 @@ class Candidates:
     gcv_weights: np.ndarray | None = None
     gcv_scale: np.ndarray | None = None
     keep: float = 0.0
+    operator: np.ndarray | None = None
 
 
-def held_out(view: FoldView, alphas: np.ndarray) -> Candidates:
-    """Candidates for a fold with a test set."""
+def held_out(view: FoldView, alphas: np.ndarray, exact: bool = False) -> Candidates:
+    """Candidates for a fold with a test set; `exact` ones have a member for each alpha."""
     w = view.factors.eigenvalues
+    inverse = (1 / (w + alphas[:, None])).astype(np.float32)
+    if exact:
+        return Candidates(view, inverse, np.eye(len(alphas), dtype=np.float32), inverse)
     # a direction below 1e-6 of the largest is as good as noise in the test rows: bounded weight
     weight = np.maximum(w, 1e-6 * w.max()) if w.max() > 0 else np.ones_like(w)
     basis, mix = shrinkage_basis(w, alphas, weight)
-    return Candidates(view, basis, mix, (1 / (w + alphas[:, None])).astype(np.float32))
+    return Candidates(view, basis, mix, inverse)
 
 
 def left_out(view: FoldView, alphas: np.ndarray, dual: bool, intercept: bool) -> Candidates:
@@ -138,6 +147,22 @@ def _squared_rows(A: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return out
 
 
+def only(candidates: Candidates, a: int) -> Candidates:
+    """The candidate of one alpha, from exact ones (a basis member for each alpha)."""
+    one = slice(a, a + 1)
+    operator = candidates.operator
+    if operator is not None:
+        n_test = len(candidates.view.test)
+        operator = operator[a * n_test : (a + 1) * n_test]
+    return replace(
+        candidates,
+        basis=candidates.basis[one],
+        mix=np.ones((1, 1), np.float32),
+        inverse=candidates.inverse[one],
+        operator=operator,
+    )
+
+
 Scorer = Callable[[TargetTile, Candidates, slice, str, Workspace], np.ndarray]
 
 
@@ -176,6 +201,23 @@ def score_products(
     return _score(tile, view, strip, scoring, sums)
 
 
+def score_operators(
+    tile: TargetTile, candidates: Candidates, strip: slice, scoring: str, workspace: Workspace
+) -> np.ndarray:
+    """(n_alphas, n_strip) scores of a fold from its held-out operators."""
+    view = candidates.view
+    mean = tile.train_mean(view, strip)
+    size = width(strip)
+    y = tile.gather(view.train, mean, strip, workspace, "train")
+    F = workspace.array("F", (len(candidates.operator), size))
+    blas.gemm(candidates.operator, y, F)
+    F = F.reshape(candidates.mix.shape[1], len(view.test), size)
+    sums = workspace.zeros("moments", (len(candidates.mix), 3, size))
+    y = tile.gather(view.test, mean, strip, workspace, "test")
+    product_moments(F, candidates.mix, y, workspace.array("line", (size,)), sums)
+    return _score(tile, view, strip, scoring, sums)
+
+
 def score_loo(
     tile: TargetTile, candidates: Candidates, strip: slice, scoring: str, workspace: Workspace
 ) -> np.ndarray:
@@ -210,6 +252,15 @@ def score_gcv(
     np.maximum(error, 0, out=error)
     error *= candidates.gcv_scale[:, None]
     return from_error(scoring, error, n, variation(n, y, y_square))
+
+
+SCORERS: dict[str, Scorer] = {
+    "statistics": score_statistics,
+    "products": score_products,
+    "operators": score_operators,
+    "loo": score_loo,
+    "gcv": score_gcv,
+}
 
 
 def _predictions(

@@ -9,25 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ridgemm import blas
-from ridgemm.crossvalidation import (
-    Candidates,
-    score_gcv,
-    score_loo,
-    score_products,
-    score_statistics,
-)
+from ridgemm.crossvalidation import SCORERS, Candidates
 from ridgemm.kernels import first_best, shrink_targets
 from ridgemm.mapreduce import Crew
 from ridgemm.projections import Data, FoldView, TargetTile
 from ridgemm.tiles import TileGrid, width
 from ridgemm.workspace import Workspace
-
-_SCORERS = {
-    "statistics": score_statistics,
-    "products": score_products,
-    "loo": score_loo,
-    "gcv": score_gcv,
-}
 
 
 @dataclass(frozen=True)
@@ -118,7 +105,7 @@ def fit_tile(job: FitJob, crew: Crew, columns: slice) -> None:
 
         def add_scores(slot: int, strip: slice, group: CandidateGroup = group) -> None:
             for candidates in group.candidates:
-                scores[:, strip] += _SCORERS[job.method](
+                scores[:, strip] += SCORERS[job.method](
                     tile, candidates, strip, job.scoring, crew.slots[slot]
                 )
 

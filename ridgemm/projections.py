@@ -4,14 +4,19 @@ Everything here is float32 products into workspaces. Phases that read are shared
 phases that multiply by strips of targets; a strip is the work of one thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ridgemm import blas
 from ridgemm.factors import Factors
-from ridgemm.kernels import column_moments, gather_rows, subtract_outer
+from ridgemm.kernels import (
+    column_moments,
+    gather_rows,
+    gather_signed_rows,
+    subtract_outer,
+)
 from ridgemm.mapreduce import Crew
 from ridgemm.scores import variation
 from ridgemm.sources import Reader, Source
@@ -50,18 +55,31 @@ class FoldView:
     ----------
     train, test : int arrays
     in_train, in_test : (n_atoms,) bool
-    factors : Factors
+    factors : Factors, optional
+        None where an operator holds all that is needed.
     """
 
     train: np.ndarray
     test: np.ndarray
     in_train: np.ndarray
     in_test: np.ndarray
-    factors: Factors
+    factors: Factors | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """A rearrangement of the samples: row i of the data is ``signs[i] * Y[rows[i]]``."""
+
+    rows: np.ndarray
+    signs: np.ndarray | None = None
 
 
 class TargetTile:
     """A tile of targets in the workspaces of a crew.
+
+    Under permutation the columns of a tile are those of its targets once for each order, so
+    that many permutations of few targets make one product. Y itself is never rearranged: rows
+    are gathered when they are wanted.
 
     Parameters
     ----------
@@ -70,21 +88,27 @@ class TargetTile:
         The targets.
     crew : Crew
     resident : bool
-        Hold all rows of the tile (routes that multiply by samples); otherwise rows pass
-        through once, into cross-products.
+        Hold all rows of the tile (routes that multiply by samples, permutations); otherwise
+        rows pass through once, into cross-products.
     """
 
     def __init__(self, data: Data, columns: slice, crew: Crew, resident: bool):
         self.data, self.columns, self.crew = data, columns, crew
-        self.size = width(columns)
+        self.size = self.n_targets = width(columns)
         self._x = Reader(data.X, data.x_shift)
         self._y = Reader(data.Y, data.y_shift)
         self._all_x = slice(0, data.X.shape[1])
+        self._orders: list[Order] = []
         self.products = False
         self.Y: np.ndarray | None = None
         if resident:
             n = data.Y.shape[0]
             self.Y = self._y.tile(slice(0, n), columns, crew.shared, "Y", crew.team)
+
+    def permute(self, orders: list[Order]) -> None:
+        """Let the columns be those of the targets in each of `orders`."""
+        self._orders = orders
+        self.size = len(orders) * self.n_targets
 
     def load_atoms(self, atoms: Sequence[np.ndarray], strips: list[slice], products: bool) -> None:
         """Sums, sums of squares and, if asked for, ``X_a.T Y_a`` of every atom a."""
@@ -98,36 +122,30 @@ class TargetTile:
             self.C = self.crew.shared.array("C", (len(atoms), p, self.size))
         for a, atom in enumerate(atoms):
             for i, rows in enumerate(row_pieces(atom, self.data.row_step)):
-                x = self._features(rows) if products else None
-                self._add_rows(a, i > 0, x, self._rows(rows), strips)
+                self._add_rows(a, i > 0, rows, strips)
 
     def _add_rows(
-        self,
-        a: int,
-        accumulate: bool,
-        x: np.ndarray | None,
-        y: np.ndarray,
-        strips: list[slice],
+        self, a: int, accumulate: bool, rows: slice | np.ndarray, strips: list[slice]
     ) -> None:
-        def add(_: int, strip: slice) -> None:
-            column_moments(y[:, strip], self.sums[a, strip], self.squares[a, strip])
-            if x is not None:
-                blas.gemm(x.T, y[:, strip], self.C[a][:, strip], accumulate)
-
-        self.crew.team.run(add, strips)
-
-    def _features(self, rows: slice | np.ndarray) -> np.ndarray:
-        return self._x.tile(rows, self._all_x, self.crew.shared, "x", self.crew.team)
-
-    def _rows(self, rows: slice | np.ndarray) -> np.ndarray:
+        crew = self.crew
+        x = None
+        if self.products:
+            x = self._x.tile(rows, self._all_x, crew.shared, "x", crew.team)
+        passing = None
         if self.Y is None:
-            return self._y.tile(rows, self.columns, self.crew.shared, "y", self.crew.team)
-        if isinstance(rows, slice):
-            return self.Y[rows]
-        out = self.crew.shared.array("y", (len(rows), self.size))
-        nothing = self.crew.shared.zeros("no shift", (self.size,), np.float32)
-        gather_rows(self.Y, rows, nothing, out)
-        return out
+            passing = self._y.tile(rows, self.columns, crew.shared, "y", crew.team)
+
+        def add(slot: int, strip: slice) -> None:
+            if passing is not None:
+                y = passing[:, strip]
+            else:
+                nothing = np.zeros(width(strip), np.float32)
+                y = self.gather(rows, nothing, strip, crew.slots[slot], "atom")
+            column_moments(y, self.sums[a, strip], self.squares[a, strip])
+            if x is not None:
+                blas.gemm(x.T, y, self.C[a][:, strip], accumulate)
+
+        crew.team.run(add, strips)
 
     # -- per strip ---------------------------------------------------------------------------
 
@@ -155,12 +173,41 @@ class TargetTile:
         return variation(*self.centered_moments(fold, fold.in_train, strip)) == 0
 
     def gather(
-        self, rows: np.ndarray, mean: np.ndarray, strip: slice, workspace: Workspace, name: str
+        self,
+        rows: slice | np.ndarray,
+        mean: np.ndarray,
+        strip: slice,
+        workspace: Workspace,
+        name: str,
     ) -> np.ndarray:
-        """Rows of a resident tile about `mean`."""
-        out = workspace.array(name, (len(rows), width(strip)))
-        gather_rows(self.Y[:, strip], rows, mean.astype(np.float32), out)
+        """Rows of a resident tile about `mean`, in the order of each column."""
+        if not self._orders and isinstance(rows, slice) and not mean.any():
+            return self.Y[rows, strip]
+        n_rows = width(rows) if isinstance(rows, slice) else len(rows)
+        out = workspace.array(name, (n_rows, width(strip)))
+        mean = mean.astype(np.float32)
+        if not self._orders:
+            index = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+            gather_rows(self.Y[:, strip], index, mean, out)
+            return out
+        for order, targets, here in self._order_pieces(strip):
+            source, index = self.Y[:, targets], order.rows[rows]
+            if order.signs is None:
+                gather_rows(source, index, mean[here], out[:, here])
+            else:
+                gather_signed_rows(source, index, order.signs[rows], mean[here], out[:, here])
         return out
+
+    def _order_pieces(self, strip: slice) -> Iterator[tuple[Order, slice, slice]]:
+        """Orders in a strip: targets of each, and their place in the strip."""
+        t = self.n_targets
+        for i in range(strip.start // t, -(-strip.stop // t)):
+            start, stop = max(strip.start, i * t), min(strip.stop, (i + 1) * t)
+            yield (
+                self._orders[i],
+                slice(start - i * t, stop - i * t),
+                slice(start - strip.start, stop - strip.start),
+            )
 
     def project_products(
         self, fold: FoldView, atoms: np.ndarray, strip: slice, workspace: Workspace, name: str

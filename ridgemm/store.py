@@ -27,7 +27,8 @@ from ridgemm.tiles import spans
 log = logging.getLogger("ridgemm")
 
 MANIFEST = "manifest.json"
-_CHUNK = 1 << 24
+_CHUNK = 1 << 22
+_SMALL = 1 << 16
 
 
 def check_folder(folder: Path, argument: str) -> None:
@@ -219,7 +220,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_entry(folder: Path, verify: bool = True) -> dict[str, np.memmap]:
-    """Read-only memmaps of a published folder, by file stem.
+    """Arrays of a published folder by file stem: read-only memmaps, or small copies.
 
     Raises
     ------
@@ -232,7 +233,9 @@ def read_entry(folder: Path, verify: bool = True) -> dict[str, np.memmap]:
         try:
             if verify and checksum(path) != expected:
                 raise StorageError(f"{str(path)!r} does not match its checksum")
-            arrays[path.stem] = open_array(path)
+            array = open_array(path)
+            # a memmap holds a file descriptor: vectors of hundreds of folds would use them up
+            arrays[path.stem] = np.array(array) if array.nbytes <= _SMALL else array
         except (OSError, ValueError, EOFError) as error:
             if isinstance(error, StorageError):
                 raise

@@ -106,7 +106,7 @@ def test_autoregress_is_the_recursion():
 
 
 def test_data_depend_on_the_seed_and_not_on_the_blocks(brain, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "BLOCK_BYTES", 7 * 4 * brain.Y.shape[1])
+    monkeypatch.setattr(simulation, "BLOCK_BYTES", 7 * 4 * brain.Y.shape[1])
     (tmp_path / "same").mkdir()
     (tmp_path / "other").mkdir()
     problem = (N_SAMPLES, N_FEATURES, SHAPE, N_RUNS)
@@ -185,7 +185,7 @@ def test_picture(tmp_path, brain):
 
 def test_missing_matplotlib_shows_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"ridgemm\[plot\]"):
+    with pytest.raises(InputError, match=r"ridgemm\[plot\]"):
         demo.run_demo(tmp_path, gigabytes=0.001)
     assert not any(tmp_path.iterdir())
 

@@ -10,3 +10,24 @@ def gather_rows(source, rows, offset, out):
         row = rows[i]
         for j in range(out.shape[1]):
             out[i, j] = source[row, j] - offset[j]
+
+
+@jit
+def gather_signed_rows(source, rows, signs, offset, out):
+    """``out[i, j] = signs[i] * source[rows[i], j] - offset[j]``."""
+    for i in range(rows.shape[0]):
+        row, sign = rows[i], signs[i]
+        for j in range(out.shape[1]):
+            out[i, j] = sign * source[row, j] - offset[j]
+
+
+@jit
+def gather_square(source, rows, signs, out):
+    """``out[i, j] = signs[i] signs[j] source[rows[i], rows[j]]`` for the first rows only.
+
+    As many rows as `out` has; the columns are all of `rows`.
+    """
+    for i in range(out.shape[0]):
+        row, sign = rows[i], signs[i]
+        for j in range(out.shape[1]):
+            out[i, j] = sign * signs[j] * source[row, rows[j]]

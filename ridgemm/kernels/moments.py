@@ -22,3 +22,19 @@ def weighted_squares(Z, weights, out):
             for j in range(Z.shape[1]):
                 value = float(Z[k, j])
                 out[a, j] += weight * (value * value)
+
+
+@jit
+def count_null(null, threshold, counts, sums, squares, largest):
+    """Add one permutation's statistics to the totals of each target.
+
+    ``counts`` where the null reaches the threshold, ``sums`` and ``squares`` of the null, and
+    the maximum over targets in ``largest[0]``. A NaN null is not counted.
+    """
+    for j in range(null.shape[0]):
+        value = null[j]
+        counts[j] += value >= threshold[j]
+        sums[j] += value
+        squares[j] += value * value
+        if value > largest[0]:
+            largest[0] = value

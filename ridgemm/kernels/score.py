@@ -82,3 +82,17 @@ def loo_moments(F, mix, Y, keep, leverage, line, sums):
                 sums[a, 1, j] += value * value
                 sums[a, 2, j] += value * target
                 sums[a, 3, j] += error * error
+
+
+@jit
+def heldout_moments(Y, prediction, rows, signs, offset, sums):
+    """Add sum y and sum yhat*y of permuted targets to ``sums[0|1, j]``.
+
+    ``y[i, j] = signs[i] * Y[rows[i], j] - offset[j]``; the prediction stays where it is.
+    """
+    for i in range(rows.shape[0]):
+        row, sign = rows[i], signs[i]
+        for j in range(Y.shape[1]):
+            target = float(sign * Y[row, j]) - offset[j]
+            sums[0, j] += target
+            sums[1, j] += target * prediction[i, j]
