@@ -2,15 +2,20 @@
 
 from ridgemm.errors import InputError, MemoryLimitError, RidgemmError, StorageError
 from ridgemm.estimators import RidgeCV
-from ridgemm.results import load
+from ridgemm.permutation import permutation_test
+from ridgemm.results import PermutationResult, load
+from ridgemm.schemes import permutation_scheme
 
 __version__ = "0.1.0"
 
 __all__ = [
     "InputError",
     "MemoryLimitError",
+    "PermutationResult",
     "RidgeCV",
     "RidgemmError",
     "StorageError",
     "load",
+    "permutation_scheme",
+    "permutation_test",
 ]

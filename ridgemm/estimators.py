@@ -155,13 +155,13 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         StorageError
             A folder cannot be written, or the disk is too full.
         """
-        settings = self._settings()
+        settings = self.checked_settings()
         X, Y = as_source(X, "X"), as_source(Y, "Y")
         cache = None if self.cache_dir is None else Path(self.cache_dir)
         if cache is not None:
             check_folder(cache, "cache_dir")
         plan, fold_groups = plan_fit(settings, X, Y, groups)
-        with _logging(self.verbose), _scratch_folder(cache, plan.coef_in_file) as scratch:
+        with logging_to_stderr(self.verbose), _scratch_folder(cache, plan.coef_in_file) as scratch:
             fitted = run_fit(settings, plan, fold_groups, X, Y, cache, scratch)
         if plan.coef_in_file:
             self._own_folder(scratch)
@@ -294,7 +294,8 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         drift = [coef[strip].astype(np.float64) @ linear.x_offset for strip in steps]
         return linear.y_offset - np.concatenate(drift)
 
-    def _settings(self) -> Settings:
+    def checked_settings(self) -> Settings:
+        """The parameters, checked; what needs no data is refused here."""
         check_scoring(self.scoring)
         if self.cv == "loo" and self.standardize:
             raise InputError(
@@ -362,7 +363,7 @@ def _check_alphas(alphas: Any) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _logging(verbose: int) -> Iterator[None]:
+def logging_to_stderr(verbose: int) -> Iterator[None]:
     """Show the log on stderr for a while."""
     if verbose <= 0:
         yield

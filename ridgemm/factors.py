@@ -259,6 +259,24 @@ class FactorMaker:
             for i, fold in enumerate(folds)
         ]
 
+    def operator(self, fold: Fold, factors: Factors, basis: np.ndarray) -> np.ndarray:
+        """Held-out operators ``P diag(basis[l]) U.T`` of all members, stacked, of a dual fold.
+
+        Returns
+        -------
+        (q * n_test, n_train) float32
+        """
+        name = key("operator", self._identity, fold.train, fold.test, basis)
+
+        def build(folder: Path) -> None:
+            m, n = len(fold.test), len(fold.train)
+            out = create_array(folder / "operator.npy", (len(basis) * m, n), np.float32)
+            for i, member in enumerate(basis):
+                blas.gemm(factors.heldout * member, factors.basis.T, out[i * m : (i + 1) * m])
+            out.flush()
+
+        return self.store.fetch(f"operator-{name}", build)["operator"]
+
     def _build_dual(self, folder: Path, gram: "DualGram", fold: Fold) -> None:
         inner = gram.K[np.ix_(fold.train, fold.train)]
         row_mean = inner.mean(axis=0) if self.centered else np.zeros(len(inner))

@@ -1,6 +1,6 @@
 """Folds: train and test rows by index. No data.
 
-`atoms` cuts the samples into the sets that the folds can not tell apart: rows that lie in the
+`fold_group` cuts the samples into the sets that the folds can not tell apart: rows that lie in the
 same training and test sets. For K-fold they are the K test sets; for an expanding window the
 K + 1 pieces. Statistics of atoms add up to those of any training set.
 """
@@ -145,15 +145,16 @@ def group_folds(folds: Sequence[Fold], n_samples: int) -> list[FoldGroup]:
     """
     groups: list[FoldGroup] = []
     for fold in folds:
-        wider = _atoms([*groups[-1].folds, fold], n_samples) if groups else None
+        wider = fold_group([*groups[-1].folds, fold], n_samples) if groups else None
         if wider is not None and len(wider.atoms) <= len(wider.folds) + 1:
             groups[-1] = wider
         else:
-            groups.append(_atoms([fold], n_samples))
+            groups.append(fold_group([fold], n_samples))
     return groups
 
 
-def _atoms(folds: Sequence[Fold], n_samples: int) -> FoldGroup:
+def fold_group(folds: Sequence[Fold], n_samples: int) -> FoldGroup:
+    """The atoms of some folds, in the order of their first rows."""
     membership = np.zeros((n_samples, 2 * len(folds)), dtype=bool)
     for i, fold in enumerate(folds):
         membership[fold.train, 2 * i] = True

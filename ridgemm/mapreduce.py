@@ -73,6 +73,7 @@ def map_tasks(
     tasks: Sequence[Any],
     n_workers: int,
     scratch: Path,
+    progress: Callable[[Any], None] | None = None,
 ) -> None:
     """Call ``function(crew, task)`` for every task.
 
@@ -85,20 +86,37 @@ def map_tasks(
         1 runs in this process, on all cores by threads.
     scratch : Path
         Where joblib puts arrays that are not in a file yet.
+    progress : callable, optional
+        Called here with every task that is done.
     """
     n_threads = threads_per_worker(n_workers)
     if n_workers == 1:
-        _run_batch(function, tasks, n_threads)
+        with Crew(n_threads) as crew:
+            for task in tasks:
+                function(crew, task)
+                if progress is not None:
+                    progress(task)
         return
-    # a few batches for each worker: workspaces last for a batch, a slow core gets fewer
-    n_batches = min(len(tasks), 4 * n_workers)
+    # a few batches for each worker: workspaces last for a batch, a slow core gets fewer; with
+    # progress to show, tasks are long and each is a batch of its own
+    n_batches = len(tasks) if progress is not None else min(len(tasks), 4 * n_workers)
     batches = [tasks[i::n_batches] for i in range(n_batches)]
-    joblib.Parallel(n_jobs=n_workers, batch_size=1, pre_dispatch="all", temp_folder=str(scratch))(
-        joblib.delayed(_run_batch)(function, batch, n_threads) for batch in batches
-    )
+    done = joblib.Parallel(
+        n_jobs=n_workers,
+        batch_size=1,
+        temp_folder=str(scratch),
+        return_as="generator_unordered",
+    )(joblib.delayed(_run_batch)(function, batch, n_threads) for batch in batches)
+    for batch in done:
+        if progress is not None:
+            for task in batch:
+                progress(task)
 
 
-def _run_batch(function: Callable[[Crew, Any], None], tasks: Sequence[Any], threads: int) -> None:
-    with Crew(threads) as crew:
+def _run_batch(
+    function: Callable[[Crew, Any], None], tasks: Sequence[Any], n_threads: int
+) -> Sequence[Any]:
+    with Crew(n_threads) as crew:
         for task in tasks:
             function(crew, task)
+    return tasks

@@ -17,8 +17,9 @@ from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.routes import Problem, Route
 
 # interpreter objects, thread stacks, BLAS packing buffers, pickled tasks
-_OVERHEAD = 48 << 20
-_STRIP, _SMALLEST_STRIP = 512, 16
+OVERHEAD = 48 << 20
+STRIP = 512
+_SMALLEST_STRIP = 16
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -157,6 +158,16 @@ def make_plan(
     )
 
 
+def row_step(p: int) -> int:
+    """Rows of X in one product with targets: a block that stays near the processor."""
+    return min(max((1 << 23) // p, 128), 2048)
+
+
+def block_size(other: int) -> int:
+    """Rows or columns of X in one product of a Gram of order `other`."""
+    return min(max((1 << 22) // other, 64), 4096)
+
+
 def _fit_tiles(problem: Problem, route: Route, limit: int, n_workers: int, n_threads: int) -> Plan:
     """The largest tiles of a route that fit, or its smallest plan where none does."""
     n, p, t = problem.n, problem.p, problem.t
@@ -168,9 +179,9 @@ def _fit_tiles(problem: Problem, route: Route, limit: int, n_workers: int, n_thr
         route,
         (),
         tile=0,
-        strip=min(_STRIP, t),
-        row_step=min(max((1 << 23) // p, 128), 2048),
-        block=min(max((1 << 22) // other, 64), 4096),
+        strip=min(STRIP, t),
+        row_step=row_step(p),
+        block=block_size(other),
         n_workers=n_workers,
         n_threads=n_threads,
         memory_limit=limit,
@@ -202,8 +213,11 @@ def _fit_tiles(problem: Problem, route: Route, limit: int, n_workers: int, n_thr
 
 def _peak_bytes(plan: Plan) -> int:
     coef = 0 if plan.coef_in_file else plan.coef_bytes
-    stages = max(_factor_bytes(plan), plan.n_workers * _task_bytes(plan), _trace_bytes(plan))
-    return _OVERHEAD * plan.n_workers + _output_bytes(plan.problem) + coef + stages
+    problem = plan.problem
+    n_test = max((n_test for _, n_test in problem.folds), default=0)
+    factors = factor_bytes(plan.route.family, problem.n, problem.p, n_test, plan.block)
+    stages = max(factors, plan.n_workers * _task_bytes(plan), _trace_bytes(plan))
+    return OVERHEAD * plan.n_workers + _output_bytes(plan.problem) + coef + stages
 
 
 def _output_bytes(problem: Problem) -> int:
@@ -212,14 +226,11 @@ def _output_bytes(problem: Problem) -> int:
     return per_target * problem.t + 100 * problem.p + indices
 
 
-def _factor_bytes(plan: Plan) -> int:
+def factor_bytes(family: str, n: int, p: int, n_test: int, block: int) -> int:
     """Square matrices in float64: the Gram, LAPACK's copy and work arrays, the vectors."""
-    problem, block = plan.problem, plan.block
-    n, p = problem.n, problem.p
-    if plan.route.family == "dual":
-        n_test = max((n_test for _, n_test in problem.folds), default=0)
+    if family == "dual":
         return 8 * max(2 * n * block, 7 * n**2 + 3 * n_test * n)
-    if plan.route.family == "svd":
+    if family == "svd":
         return 8 * (3 * (p + block) * p + 6 * min(n, p) * p)
     return 8 * (6 * p**2 + 3 * block * p)
 

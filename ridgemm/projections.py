@@ -98,12 +98,20 @@ class TargetTile:
         self._x = Reader(data.X, data.x_shift)
         self._y = Reader(data.Y, data.y_shift)
         self._all_x = slice(0, data.X.shape[1])
+        self.targets = np.arange(columns.start, columns.stop)
         self._orders: list[Order] = []
         self.products = False
         self.Y: np.ndarray | None = None
         if resident:
             n = data.Y.shape[0]
             self.Y = self._y.tile(slice(0, n), columns, crew.shared, "Y", crew.team)
+
+    def keep(self, some: np.ndarray) -> None:
+        """Go on with some of the targets of a resident tile."""
+        if len(some) < self.n_targets:
+            self.Y = np.ascontiguousarray(self.Y[:, some])
+            self.targets = self.targets[some]
+            self.n_targets = self.size = len(some)
 
     def permute(self, orders: list[Order]) -> None:
         """Let the columns be those of the targets in each of `orders`."""

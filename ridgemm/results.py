@@ -1,15 +1,240 @@
 """What a run leaves, read back from its folder."""
 
+import os
+import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ridgemm.errors import StorageError
+import numpy as np
+
+from ridgemm.errors import InputError, StorageError
 from ridgemm.estimators import RidgeCV
-from ridgemm.store import read_manifest
+from ridgemm.null import count_exceedances, fdr_pvalues, fwer_pvalues, pvalues, tail_statistic
+from ridgemm.store import open_array, read_entry, read_manifest, write_manifest
+from ridgemm.tails import besag_clifford_pvalues, gpd_pvalues
+from ridgemm.tiles import spans
 
-_KINDS = {"RidgeCV": RidgeCV}
+_TAIL = 251
 
 
-def load(folder: str | Path) -> RidgeCV:
+@dataclass(frozen=True)
+class Null:
+    """A reduced null distribution.
+
+    Attributes
+    ----------
+    observed : (n_targets,) float64
+    counts : (n_targets,) float64
+        Exceedances; NaN for missing targets.
+    mean, sd : (n_targets,) float64, optional
+    largest : (n_permutations,) float64, optional
+    scores : (n_permutations, n_targets) memmap, optional
+    drawn, stopped : (n_targets,) arrays, optional
+        Permutations of each target and whether it stopped early.
+    """
+
+    observed: np.ndarray
+    counts: np.ndarray
+    mean: np.ndarray | None
+    sd: np.ndarray | None
+    largest: np.ndarray | None
+    scores: np.ndarray | None
+    drawn: np.ndarray | None = None
+    stopped: np.ndarray | None = None
+
+
+@dataclass(eq=False)
+class PermutationResult:
+    """The maps of a permutation test.
+
+    Attributes
+    ----------
+    scores : (n_targets,) float64
+        Mean test score over the outer folds; NaN for targets that were skipped.
+    pvalues, pvalues_fdr : (n_targets,) float64
+        Uncorrected, and Benjamini-Hochberg adjusted.
+    pvalues_fwer : (n_targets,) float64 or None
+        Corrected by the maximum statistic; None where targets stopped early.
+    null_max : (n_permutations,) float64 or None
+        Maximum over targets in every permutation.
+    null_mean, null_sd : (n_targets,) float64 or None
+    null : (n_permutations, n_targets) float32 memmap or None
+        All null scores, if they were kept.
+    fitted_tail : (n_targets,) bool or None
+        p-values that come from a fitted tail.
+    n_drawn : (n_targets,) int or None
+        Permutations of each target, where they stopped early.
+    n_permutations : int
+    description : dict
+        Scheme, null, scoring, route.
+    folder : Path
+    """
+
+    scores: np.ndarray
+    pvalues: np.ndarray
+    pvalues_fdr: np.ndarray
+    n_permutations: int
+    description: dict[str, Any]
+    folder: Path
+    two_sided: bool = False
+    pvalues_fwer: np.ndarray | None = None
+    null_max: np.ndarray | None = None
+    null_mean: np.ndarray | None = None
+    null_sd: np.ndarray | None = None
+    fitted_tail: np.ndarray | None = None
+    n_drawn: np.ndarray | None = None
+    null: np.ndarray | None = field(default=None, repr=False)
+
+    def summary(self, level: float = 0.05) -> str:
+        """A table of what was done and how many targets are significant at `level`."""
+        n_missing = int(np.isnan(self.scores).sum())
+        rows = [
+            ("targets", f"{len(self.scores)}" + (f", {n_missing} missing" if n_missing else "")),
+            ("scheme", self.description["scheme"]),
+            ("null", f"{self.description['null']}, {'two' if self.two_sided else 'one'}-sided"),
+            ("score", f"{self.description['scoring']}, {self._range(self.scores)}"),
+            ("route", self.description["route"]),
+            ("smallest p", f"{1 / (1 + self.n_permutations):.2g} can be reached"),
+        ]
+        for name, p in (
+            ("uncorrected", self.pvalues),
+            ("FDR", self.pvalues_fdr),
+            ("FWER", self.pvalues_fwer),
+        ):
+            if p is not None:
+                found = f"{int((p <= level).sum())} targets with p <= {level:g}"
+                rows.append((name, f"{found}, smallest {np.nanmin(p):.2g}"))
+        return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+    @staticmethod
+    def _range(values: np.ndarray) -> str:
+        low, middle, high = np.nanpercentile(values, (0, 50, 100))
+        return f"{low:.3f} to {high:.3f}, median {middle:.3f}"
+
+    def plot(self, path: str | Path, level: float = 0.05) -> None:
+        """Draw the null of the maximum and the observed scores into a file.
+
+        Raises
+        ------
+        InputError
+            There is no null of the maximum, or matplotlib is not installed.
+        """
+        if self.null_max is None:
+            raise InputError("targets stopped early, so that there is no null of the maximum.")
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise InputError(
+                "the picture needs matplotlib, which is not installed: pip install 'ridgemm[plot]'."
+            ) from error
+        statistic = tail_statistic(self.scores, self.two_sided)
+        # the smallest score that reaches the level
+        rank = int(np.floor(level * (1 + self.n_permutations))) - 1
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        finite = statistic[np.isfinite(statistic)]
+        options = {"density": True, "alpha": 0.6}
+        axes.hist(finite, bins=min(100, max(10, len(finite) // 5)), label="observed", **options)
+        axes.hist(self.null_max, bins=40, label="null, maximum over targets", **options)
+        if rank >= 0:
+            threshold = np.sort(self.null_max)[::-1][rank]
+            axes.axvline(threshold, color="black", linestyle="--", label=f"FWER {level:g}")
+        axes.set_xlabel(("|score|, " if self.two_sided else "") + self.description["scoring"])
+        axes.set_ylabel("density")
+        axes.set_title(self.description["scheme"], fontsize="medium")
+        axes.legend()
+        figure.savefig(path, dpi=120)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "PermutationResult":
+        """A result that a run left; `ridgemm.load` calls this."""
+        manifest = read_manifest(folder)
+        arrays = {name: np.array(array) for name, array in read_entry(folder).items()}
+        null = open_array(folder / "null.npy") if manifest["has_null"] else None
+        keep = {name: manifest[name] for name in ("n_permutations", "description", "two_sided")}
+        return cls(**arrays, **keep, folder=folder, null=null)
+
+
+def write_result(
+    folder: Path,
+    null: Null,
+    n_permutations: int,
+    two_sided: bool,
+    tail: str | None,
+    description: dict[str, Any],
+) -> PermutationResult:
+    """p-values of a reduced null, written to its run folder."""
+    statistic = tail_statistic(null.observed, two_sided)
+    arrays = {"scores": null.observed}
+    if null.drawn is not None:
+        p = besag_clifford_pvalues(null.counts, np.maximum(null.drawn, 1), null.stopped)
+        arrays["n_drawn"] = null.drawn
+    else:
+        p = pvalues(null.counts, n_permutations)
+        fwer = fwer_pvalues(statistic, _with_ties(null.largest))
+        if tail is not None:
+            p, arrays["fitted_tail"] = _tail_pvalues(statistic, null, n_permutations, two_sided)
+            counts = count_exceedances(statistic, _with_ties(null.largest))
+            top = np.sort(null.largest)[::-1][:_TAIL]
+            fwer, _ = gpd_pvalues(statistic, top, counts, n_permutations)
+        arrays |= {
+            "pvalues_fwer": fwer,
+            "null_max": null.largest,
+            "null_mean": null.mean,
+            "null_sd": null.sd,
+        }
+    arrays |= {"pvalues": p, "pvalues_fdr": fdr_pvalues(p)}
+    manifest = {
+        "kind": "PermutationResult",
+        "n_permutations": n_permutations,
+        "two_sided": two_sided,
+        "description": description,
+        "has_null": null.scores is not None,
+    }
+    _write(folder, arrays, manifest)
+    return PermutationResult.from_folder(folder)
+
+
+def _with_ties(largest: np.ndarray) -> np.ndarray:
+    """The maximum as the counts see it: ties within float32 rounding reach the observed."""
+    return largest + 1e-5 * (1 + np.abs(largest))
+
+
+def _tail_pvalues(
+    statistic: np.ndarray, null: Null, n_permutations: int, two_sided: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    p, fitted = np.empty(len(statistic)), np.zeros(len(statistic), dtype=bool)
+    for columns in spans(len(statistic), 512):
+        some = tail_statistic(null.scores[:n_permutations, columns], two_sided)
+        top = -np.sort(-some, axis=0)[:_TAIL].T.astype(np.float64)
+        p[columns], fitted[columns] = gpd_pvalues(
+            statistic[columns], top, null.counts[columns], n_permutations
+        )
+    return p, fitted
+
+
+def _write(folder: Path, arrays: dict[str, np.ndarray], manifest: dict[str, Any]) -> None:
+    """Write the arrays of a result, each renamed into place, the manifest last."""
+    partial = folder / f"result.partial-{uuid.uuid4().hex}"
+    partial.mkdir()
+    try:
+        for name, array in arrays.items():
+            np.save(partial / f"{name}.npy", array)
+        write_manifest(partial, manifest)
+        files = sorted(partial.iterdir(), key=lambda path: path.suffix == ".json")
+        for path in files:
+            os.replace(path, folder / path.name)
+    finally:
+        for path in partial.iterdir():
+            path.unlink()
+        partial.rmdir()
+
+
+_KINDS = {"RidgeCV": RidgeCV, "PermutationResult": PermutationResult}
+
+
+def load(folder: str | Path) -> RidgeCV | PermutationResult:
     """Read what ``save`` or a run left in a folder.
 
     Parameters
@@ -18,7 +243,7 @@ def load(folder: str | Path) -> RidgeCV:
 
     Returns
     -------
-    RidgeCV
+    RidgeCV or PermutationResult
 
     Raises
     ------

@@ -155,10 +155,19 @@ def _open_npy(path: Path, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scan:
-    """Column means and standard deviations (float64) of a source that was read once."""
+    """What one reading of a source tells.
+
+    Attributes
+    ----------
+    mean, sd : (n_columns,) float64
+        0 where a value is missing.
+    missing : (n_columns,) bool
+        Columns with an unusable value.
+    """
 
     mean: np.ndarray
     sd: np.ndarray
+    missing: np.ndarray
 
     def shift(self) -> np.ndarray:
         """What to subtract while reading: the mean where it exceeds the sd, otherwise 0.
@@ -168,8 +177,15 @@ class Scan:
         return np.where(np.abs(self.mean) > self.sd, self.mean, 0).astype(np.float32)
 
 
-def scan(source: Source, team: Team) -> Scan:
+def scan(source: Source, team: Team, skip_missing: bool = False) -> Scan:
     """Read a source once: every value must be usable, and the column means are wanted.
+
+    Parameters
+    ----------
+    source : Source
+    team : Team
+    skip_missing : bool
+        Mark columns with an unusable value instead of refusing them.
 
     Raises
     ------
@@ -184,14 +200,16 @@ def scan(source: Source, team: Team) -> Scan:
     """
     n, m = source.shape
     sums, squares = np.zeros(m), np.zeros(m)
+    missing = np.zeros(m, dtype=bool)
     bad = np.zeros(m, dtype=np.int64)
     row_step, column_step = (8192, 16) if source.column_major else (256, 2048)
 
     def read_columns(_: int, columns: slice) -> None:
         for rows in spans(n, row_step):
             block = _kernel_block(source.data[rows, columns])
-            if block.dtype.kind == "f":
-                bad[columns.start] += count_unusable(block, LARGEST)
+            if block.dtype.kind == "f" and (count := count_unusable(block, LARGEST)):
+                bad[columns.start] += count
+                missing[columns] |= ~(np.abs(block) <= LARGEST).all(axis=0)
             column_moments(block, sums[columns], squares[columns])
 
     blocks = spans(m, column_step)
@@ -200,10 +218,11 @@ def scan(source: Source, team: Team) -> Scan:
     else:
         for columns in blocks:
             read_columns(0, columns)
-    if bad.any():
+    if bad.any() and not skip_missing:
         _refuse_unusable(source, int(bad.sum()), row_step)
+    sums[missing] = squares[missing] = 0
     mean = sums / n
-    return Scan(mean, np.sqrt(np.maximum(squares / n - mean**2, 0)))
+    return Scan(mean, np.sqrt(np.maximum(squares / n - mean**2, 0)), missing)
 
 
 def _kernel_block(block: Any) -> np.ndarray:

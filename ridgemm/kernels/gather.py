@@ -22,12 +22,9 @@ def gather_signed_rows(source, rows, signs, offset, out):
 
 
 @jit
-def gather_square(source, rows, signs, out):
-    """``out[i, j] = signs[i] signs[j] source[rows[i], rows[j]]`` for the first rows only.
-
-    As many rows as `out` has; the columns are all of `rows`.
-    """
+def gather_square(source, rows, columns, row_signs, column_signs, out):
+    """``out[i, j] = row_signs[i] column_signs[j] source[rows[i], columns[j]]``."""
     for i in range(out.shape[0]):
-        row, sign = rows[i], signs[i]
+        row, sign = rows[i], row_signs[i]
         for j in range(out.shape[1]):
-            out[i, j] = sign * signs[j] * source[row, rows[j]]
+            out[i, j] = sign * column_signs[j] * source[row, columns[j]]

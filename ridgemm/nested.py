@@ -1,0 +1,184 @@
+"""Nested cross-validation: for each outer fold, candidates inside its training rows and on it.
+
+The factors of every fold of both levels are made once; permutations share them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ridgemm.crossvalidation import Candidates, generalised, held_out, left_out
+from ridgemm.engine import Settings
+from ridgemm.errors import InputError
+from ridgemm.factors import FactorMaker, Factors
+from ridgemm.folds import Fold, FoldGroup, fold_group, make_folds
+from ridgemm.projections import FoldView
+
+
+@dataclass(frozen=True)
+class NestedSplit:
+    """An outer fold and the folds inside its training rows, by row numbers of all samples.
+
+    Attributes
+    ----------
+    outer : Fold
+    inner : tuple of Fold
+        For LOO and GCV one fold whose training rows are the outer ones.
+    group : FoldGroup
+        The atoms of them all, the outer fold last.
+    """
+
+    outer: Fold
+    inner: tuple[Fold, ...]
+    group: FoldGroup
+
+
+@dataclass(frozen=True)
+class NestedFold:
+    """The candidates of a `NestedSplit`."""
+
+    atoms: tuple[np.ndarray, ...]
+    inner: tuple[Candidates, ...]
+    inner_method: str
+    outer: Candidates
+    outer_method: str
+
+
+def nested_splits(
+    settings: Settings, outer: Sequence[Fold], groups: np.ndarray | None, n_samples: int
+) -> list[NestedSplit]:
+    """Split the training rows of every outer fold as ``settings.cv`` says.
+
+    Raises
+    ------
+    InputError
+        ``settings.cv`` is a list of index pairs, which cannot split a subset of the rows, or
+        cannot split the training rows of some fold.
+    """
+    splits = []
+    for fold in outer:
+        rows = fold.train
+        if settings.kind != "folds":
+            inner = [Fold(rows, rows)]
+        else:
+            if not (isinstance(settings.cv, (int, np.integer)) or hasattr(settings.cv, "split")):
+                raise InputError(
+                    "the model's cv is a list of index pairs, which cannot split the training "
+                    "rows of an outer fold; give an int, a splitter, 'loo' or 'gcv'."
+                )
+            local = make_folds(settings.cv, len(rows), None if groups is None else groups[rows])
+            inner = [Fold(rows[part.train], rows[part.test]) for part in local]
+        group = fold_group([*inner, fold], n_samples)
+        splits.append(NestedSplit(fold, tuple(inner), group))
+    return splits
+
+
+def target_flops(
+    splits: Sequence[NestedSplit], family: str, method: str, n: int, p: int, r: int
+) -> float:
+    """Flops of one target in one permutation of the whole nested procedure."""
+    flops = 0.0
+    for split in splits:
+        flops += 2 * n * p if family == "primal" else 0
+        for fold in (*split.inner, split.outer):
+            m, n_test = len(fold.train), len(fold.test)
+            if method == "operators":
+                flops += 2 * r * n_test * m
+            elif method == "statistics":
+                flops += (4 + r) * p**2
+            elif family == "primal":
+                flops += 2 * p**2 + 2 * r * n_test * p
+            else:
+                k = m if family == "dual" else p
+                flops += 2 * m * k + 2 * r * n_test * k
+    return flops
+
+
+def make_nested(
+    settings: Settings,
+    splits: Sequence[NestedSplit],
+    family: str,
+    method: str,
+    maker: FactorMaker,
+    exact: bool,
+) -> tuple[NestedFold, ...]:
+    """Factors and candidates of all splits.
+
+    Parameters
+    ----------
+    settings : Settings
+    splits : sequence of NestedSplit
+    family, method : str
+        `method` is that of K-folds; LOO and GCV inside have their own.
+    maker : FactorMaker
+    exact : bool
+        Outer candidates with a member for each alpha (`ridgemm.crossvalidation.only`).
+    """
+    requests = [
+        (split, i, fold) for split in splits for i, fold in enumerate((*split.inner, split.outer))
+    ]
+    factors = iter(_factors(settings, family, method, maker, requests))
+    nested = []
+    for split in splits:
+        views = [
+            FoldView(fold.train, fold.test, train, test, next(factors))
+            for fold, train, test in zip(
+                (*split.inner, split.outer),
+                split.group.in_train,
+                split.group.in_test,
+                strict=True,
+            )
+        ]
+        *inner, outer = views
+        dual, intercept = family == "dual", settings.fit_intercept
+        if settings.kind == "folds":
+            inside = [_candidates(view, settings, method, maker, False) for view in inner]
+        else:
+            make = left_out if settings.kind == "loo" else generalised
+            inside = [make(view, settings.alphas, dual, intercept) for view in inner]
+        nested.append(
+            NestedFold(
+                split.group.atoms,
+                tuple(inside),
+                method if settings.kind == "folds" else settings.kind,
+                _candidates(outer, settings, method, maker, exact),
+                method,
+            )
+        )
+    return tuple(nested)
+
+
+def _candidates(
+    view: FoldView, settings: Settings, method: str, maker: FactorMaker, exact: bool
+) -> Candidates:
+    candidates = held_out(view, settings.alphas, exact)
+    if method != "operators":
+        return candidates
+    fold = Fold(view.train, view.test)
+    operator = maker.operator(fold, view.factors, candidates.basis)
+    # the factors have done their work: letting go of them closes their files
+    return replace(candidates, view=replace(view, factors=None), operator=operator)
+
+
+def _factors(
+    settings: Settings,
+    family: str,
+    method: str,
+    maker: FactorMaker,
+    requests: list[tuple[Any, ...]],
+) -> list[Factors]:
+    if family == "dual":
+        return maker.dual([fold for _, _, fold in requests])
+    if family == "svd":
+        return [maker.svd(fold) for _, _, fold in requests]
+    factors = []
+    for split, i, fold in requests:
+        # LOO inside needs the projected rows, whatever scores the outer fold
+        quadratic = method == "statistics" and (settings.kind == "folds" or fold is split.outer)
+        group = split.group
+        factors.append(
+            maker.primal(fold, group.atoms, group.in_train[i], group.in_test[i], quadratic)
+        )
+    return factors

@@ -1,0 +1,226 @@
+"""The plan of a permutation test: route, tiles, permutations at once and per task."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ridgemm.engine import Settings
+from ridgemm.errors import InputError, MemoryLimitError
+from ridgemm.nested import NestedSplit, target_flops
+from ridgemm.plan import OVERHEAD, STRIP, block_size, factor_bytes, format_bytes, row_step
+from ridgemm.routes import PRIMAL_RESOLUTION
+
+_METHODS = (
+    ("primal", "statistics"),
+    ("primal", "products"),
+    ("svd", "products"),
+    ("dual", "operators"),
+    ("dual", "products"),
+)
+_SMALLEST_STRIP = 16
+_TASK_FLOPS = 4e11  # a few seconds: what a kill costs
+_LARGEST_TRACE = 40_000  # n^2 has to fit the integers of BLAS
+
+
+@dataclass(frozen=True)
+class NullPlan:
+    """Tiles of a permutation test.
+
+    Attributes
+    ----------
+    family, method : str
+    trace : bool
+        The shared alpha comes from the trace identity.
+    tile, strip : int
+        Targets per task; columns per thread.
+    at_once : int
+        Permutations in one product.
+    batch : int
+        Permutations per task.
+    row_step, block : int
+        As in `ridgemm.plan.Plan`.
+    flops : float
+        Of one permutation of all targets.
+    peak_bytes : int
+        Planned anonymous memory of all processes.
+    """
+
+    family: str
+    method: str
+    trace: bool
+    tile: int
+    strip: int
+    at_once: int
+    batch: int
+    row_step: int
+    block: int
+    flops: float
+    peak_bytes: int
+
+    def chosen(self) -> dict[str, Any]:
+        """What a resumed run keeps."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class NullProblem:
+    """The numbers that the plan depends on."""
+
+    settings: Settings
+    splits: Sequence[NestedSplit]
+    n: int
+    p: int
+    t: int
+    n_permutations: int
+    heldout: bool
+    smallest_alpha: float
+    n_threads: int
+
+    @property
+    def shared_refit(self) -> bool:
+        """One alpha for all targets, chosen again in every permutation."""
+        return not self.settings.per_target and not self.heldout
+
+
+def plan_null(problem: NullProblem) -> NullPlan:
+    """The cheapest route that fits the memory limit.
+
+    Raises
+    ------
+    InputError
+        The model's solver cannot run nested.
+    MemoryLimitError
+        No route fits.
+    """
+    settings = problem.settings
+    smallest = []
+    for family, method in _allowed(problem):
+        plan = _fit_tiles(problem, family, method)
+        if plan.peak_bytes <= settings.memory_limit:
+            return plan
+        smallest.append(plan)
+    best = min(smallest, key=lambda plan: plan.peak_bytes)
+    raise MemoryLimitError(
+        f"memory_limit={format_bytes(settings.memory_limit)} is too small: the permutation test "
+        f"needs at least {best.peak_bytes} bytes ({format_bytes(best.peak_bytes)}) by route "
+        f"{best.family}-{best.method}; raise the limit."
+    )
+
+
+def _allowed(problem: NullProblem) -> list[tuple[str, str]]:
+    settings, n, p = problem.settings, problem.n, problem.p
+    smallest_train = min(len(split.outer.train) for split in problem.splits)
+    found = []
+    for family, method in _METHODS:
+        if settings.solver not in ("auto", family, f"{family}-{method}"):
+            continue
+        if settings.solver == "auto":
+            if family == "primal" and problem.smallest_alpha < PRIMAL_RESOLUTION:
+                continue
+            if family == "svd" and problem.smallest_alpha >= PRIMAL_RESOLUTION:
+                continue
+        # predictions are written, so they have to be made
+        if problem.heldout and method != "products":
+            continue
+        # LOO and GCV of a tall family subtract a fit that may interpolate
+        if settings.kind != "folds" and family != "dual" and smallest_train < 1.25 * p:
+            continue
+        found.append((family, method))
+    if not found:
+        raise InputError(
+            f"solver={settings.solver!r} cannot run this permutation test; use 'auto', or one of "
+            + ", ".join(f"{family}-{method}" for family, method in _METHODS)
+            + " where it suits."
+        )
+    r = len(settings.alphas)
+    return sorted(found, key=lambda way: target_flops(problem.splits, *way, n, p, r))
+
+
+def _fit_tiles(problem: NullProblem, family: str, method: str) -> NullPlan:
+    settings, n, p, t = problem.settings, problem.n, problem.p, problem.t
+    other = n if family == "dual" else p
+    trace = (
+        problem.shared_refit
+        and family == "dual"
+        and settings.kind == "folds"
+        and settings.scoring == "neg_mean_squared_error"
+        and n <= _LARGEST_TRACE
+    )
+    flops = target_flops(problem.splits, family, method, n, p, len(settings.alphas))
+    plan = NullPlan(
+        family,
+        method,
+        trace,
+        tile=0,
+        strip=STRIP,
+        at_once=1,
+        batch=1,
+        row_step=row_step(p),
+        block=block_size(other),
+        flops=flops * t,
+        peak_bytes=0,
+    )
+    while True:
+        tile = -(-t // settings.n_workers) if t > plan.strip * settings.n_workers else t
+        tile = -(-tile // plan.strip) * plan.strip
+        while True:
+            fitted = _with_tile(problem, replace(plan, tile=min(tile, t)), flops)
+            if fitted.peak_bytes <= settings.memory_limit:
+                return fitted
+            if tile <= plan.strip:
+                break
+            tile = max(plan.strip, tile // plan.strip * 3 // 4 * plan.strip)
+        if plan.strip <= _SMALLEST_STRIP:
+            return fitted
+        plan = replace(
+            plan,
+            strip=plan.strip // 2,
+            row_step=max(64, plan.row_step // 2),
+            block=max(64, plan.block // 2),
+        )
+
+
+def _with_tile(problem: NullProblem, plan: NullPlan, flops: float) -> NullPlan:
+    # few targets: several permutations fill the strips of all threads
+    at_once = 1
+    if not problem.shared_refit or (plan.trace is False and problem.heldout):
+        at_once = max(1, problem.n_threads * plan.strip // plan.tile)
+    if problem.shared_refit:
+        at_once = 1
+    wanted = int(_TASK_FLOPS / (flops * plan.tile)) if not problem.heldout else 200
+    share = -(-problem.n_permutations // (4 * problem.settings.n_workers))
+    batch = max(1, min(wanted, share, 1000))
+    batch = -(-batch // at_once) * at_once
+    plan = replace(plan, at_once=at_once, batch=batch)
+    return replace(plan, peak_bytes=_peak_bytes(problem, plan))
+
+
+def _peak_bytes(problem: NullProblem, plan: NullPlan) -> int:
+    settings, n, p, t = problem.settings, problem.n, problem.p, problem.t
+    folds = [f for split in problem.splits for f in (*split.inner, split.outer)]
+    n_test = max(len(fold.test) for fold in folds)
+    factors = factor_bytes(plan.family, n, p, n_test, plan.block)
+    indices = 16 * sum(len(fold.train) + len(fold.test) for fold in folds)
+    outputs = 120 * t + 100 * p + indices
+    trace = 0
+    if plan.trace:
+        trace = 16 * n**2 + 4 * n * plan.tile + 4 * 16 * n * plan.batch * problem.n_threads
+        trace += 24 * n * n_test
+    stages = max(factors, settings.n_workers * _task_bytes(problem, plan, n_test), trace)
+    return OVERHEAD * settings.n_workers + outputs + stages
+
+
+def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
+    n, p, r = problem.n, problem.p, len(problem.settings.alphas)
+    columns = plan.tile * plan.at_once
+    k = n if plan.family == "dual" else p
+    n_atoms = max(len(split.group.atoms) for split in problem.splits)
+    shared = 4 * n * plan.tile + columns * (16 * n_atoms + 8 * (r + 4)) + 20 * n * plan.at_once
+    shared += 32 * max(plan.tile, plan.batch) + 16 * plan.at_once * plan.tile
+    if plan.family == "primal":
+        shared += 4 * (n_atoms * p * columns + plan.row_step * p)
+    strip = 2 * n + 3 * k + 8 * r + n_test
+    strip += {"statistics": r * k, "operators": r * n_test, "products": (1 + r) * n_test}[
+        plan.method
+    ]
+    return shared + problem.n_threads * 4 * strip * plan.strip

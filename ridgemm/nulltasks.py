@@ -1,0 +1,293 @@
+"""The map tasks of a permutation test: a tile of targets and a range of permutations.
+
+Permutation -1 is the observed order, scored by the same code, so that a permutation that
+changes nothing gives the same bits and counts as a tie. A task publishes one part.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ridgemm import blas
+from ridgemm.crossvalidation import SCORERS, only
+from ridgemm.journal import Journal
+from ridgemm.kernels import count_null, first_best, heldout_moments, shrink_targets
+from ridgemm.mapreduce import Crew
+from ridgemm.nested import NestedFold
+from ridgemm.null import tail_statistic
+from ridgemm.projections import Data, Order, TargetTile
+from ridgemm.schemes import PermutationScheme
+from ridgemm.scores import Moments, score
+from ridgemm.tails import besag_clifford_update
+from ridgemm.tiles import spans, width
+
+OBSERVED = -1
+
+
+@dataclass(frozen=True)
+class NullJob:
+    """All that a task needs beside its tile and range.
+
+    Attributes
+    ----------
+    data : Data
+    strip : int
+        Columns that one thread works on.
+    at_once : int
+        Permutations in one product.
+    folds : tuple of NestedFold
+    products : bool
+        Cross-products with X are made (primal routes).
+    scoring : str
+    alphas : (n_alphas,) float64
+    schemes : tuple of (PermutationScheme, rows)
+        Disjoint rows and how they are permuted among themselves.
+    two_sided : bool
+    journal : Journal
+    missing : (n_targets,) bool
+        Targets with NaN, which stay NaN.
+    observed, threshold : (n_targets,) float64, optional
+        Observed scores, and what a null has to reach to count against a target.
+    choices : (1 + n_permutations, n_outer) int array, optional
+        The shared alpha of every permutation and outer fold; None chooses per target.
+    null : (n_permutations, n_targets) float32 memmap, optional
+        Keeps every score.
+    predictions : tuple of (n_test, n_targets) float32 memmaps, optional
+        Held-out predictions of every outer fold, for ``null="heldout"``.
+    hits : int
+        Exceedances at which a target stops, for ``stop="besag-clifford"``.
+    counts, drawn : (n_targets,) arrays, optional
+        Exceedances and permutations of each target in the rounds before.
+    """
+
+    data: Data
+    strip: int
+    at_once: int
+    folds: tuple[NestedFold, ...]
+    products: bool
+    scoring: str
+    alphas: np.ndarray
+    schemes: tuple[tuple[PermutationScheme, np.ndarray], ...]
+    two_sided: bool
+    journal: Journal
+    missing: np.ndarray
+    observed: np.ndarray | None = None
+    threshold: np.ndarray | None = None
+    choices: np.ndarray | None = None
+    null: np.ndarray | None = None
+    predictions: tuple[np.ndarray, ...] | None = None
+    hits: int = 0
+    counts: np.ndarray | None = None
+    drawn: np.ndarray | None = None
+
+
+Task = tuple[slice, int, int]
+
+
+def order(job: NullJob, i: int) -> Order:
+    """Permutation `i` of all rows; -1 is the observed order."""
+    n = job.data.Y.shape[0]
+    rows, signs = np.arange(n), None
+    if i == OBSERVED:
+        return Order(rows)
+    for scheme, members in job.schemes:
+        moved, flips = scheme.draw(i)
+        rows[members] = members[moved]
+        if flips is not None:
+            signs = np.ones(n, np.float32) if signs is None else signs
+            signs[members] = flips
+    return Order(rows, signs)
+
+
+def observed_task(job: NullJob, crew: Crew, task: Task) -> None:
+    """Publish the observed scores of a tile."""
+    columns, _, _ = task
+    tile = TargetTile(job.data, columns, crew, resident=True)
+    (scores,) = _refit_scores(job, tile, crew, [OBSERVED])
+    job.journal.publish("observed", columns.start, OBSERVED, 0, scores)
+
+
+def null_task(job: NullJob, crew: Crew, task: Task) -> None:
+    """Publish exceedances, moments and maxima of a tile over a range of permutations.
+
+    The part is (4, max(n_targets, n_permutations)) float64: counts, sums and sums of squares
+    by target, and the maximum by permutation.
+    """
+    columns, start, stop = task
+    tile = TargetTile(job.data, columns, crew, resident=True)
+    t, m = width(columns), stop - start
+    part = np.zeros((4, max(t, m)))
+    part[3] = -np.inf
+    threshold = np.ascontiguousarray(job.threshold[columns])
+    scores_of = _refit_scores if job.predictions is None else _heldout_scores
+    for span in spans(m, job.at_once):
+        numbers = list(range(start + span.start, start + span.stop))
+        scores = scores_of(job, tile, crew, numbers)
+        if job.null is not None:
+            job.null[numbers[0] : numbers[-1] + 1, columns] = scores
+        statistics = tail_statistic(scores, job.two_sided)
+        for i, statistic in zip(numbers, statistics, strict=True):
+            largest = part[3, i - start : i - start + 1]
+            count_null(statistic, threshold, part[0], part[1], part[2], largest)
+    job.journal.publish("null", columns.start, start, stop, part)
+
+
+def stop_task(job: NullJob, crew: Crew, task: Task) -> None:
+    """Publish (exceedances, permutations) of a tile, its finished targets left out."""
+    columns, start, stop = task
+    counts, drawn = job.counts[columns].copy(), job.drawn[columns].copy()
+    running = np.flatnonzero(counts < job.hits)
+    tile = TargetTile(job.data, columns, crew, resident=True)
+    threshold = job.threshold[columns]
+    scores_of = _heldout_scores if job.predictions is not None else _refit_scores
+    if scores_of is _refit_scores:
+        tile.keep(running)
+    for span in spans(stop - start, job.at_once):
+        if not len(running):
+            break
+        numbers = list(range(start + span.start, start + span.stop))
+        scores = scores_of(job, tile, crew, numbers)
+        if scores.shape[1] > len(running):
+            scores = scores[:, running]
+        hits = tail_statistic(scores, job.two_sided) >= threshold[running]
+        some_counts, some_drawn = counts[running], drawn[running]
+        besag_clifford_update(some_counts, some_drawn, hits, job.hits)
+        counts[running], drawn[running] = some_counts, some_drawn
+    job.journal.publish(f"stop{start}", columns.start, start, stop, np.stack([counts, drawn]))
+
+
+def choice_task(job: NullJob, crew: Crew, task: Task) -> None:
+    """Publish sums over a tile's targets of the inner scores: (n_permutations, n_outer, r)."""
+    columns, start, stop = task
+    tile = TargetTile(job.data, columns, crew, resident=True)
+    part = np.zeros((stop - start, len(job.folds), len(job.alphas)))
+    for span in spans(stop - start, job.at_once):
+        numbers = range(start + span.start, start + span.stop)
+        strips = _permute(job, tile, list(numbers))
+        inner = crew.shared.array("inner", (len(job.alphas), tile.size), np.float64)
+        for k, fold in enumerate(job.folds):
+            tile.load_atoms(fold.atoms, strips, job.products)
+
+            def choose(slot: int, strip: slice, fold=fold, inner=inner, tile=tile) -> None:
+                inner[:, strip] = _inner_scores(job, tile, fold, strip, crew, slot)
+
+            crew.team.run(choose, strips)
+            by_order = inner.reshape(len(job.alphas), len(numbers), -1)
+            part[span, k] = by_order[:, :, ~job.missing[columns]].sum(axis=2).T
+    job.journal.publish("choice", columns.start, start, stop, part)
+
+
+def prediction_task(job: NullJob, crew: Crew, task: Task) -> None:
+    """Write the held-out predictions of a tile and publish its observed scores."""
+    columns, _, _ = task
+    tile = TargetTile(job.data, columns, crew, resident=True)
+    strips = spans(tile.size, job.strip)
+    for k, fold in enumerate(job.folds):
+        tile.load_atoms(fold.atoms, strips, job.products)
+
+        def predict(slot: int, strip: slice, k: int = k, fold: NestedFold = fold) -> None:
+            workspace, view = crew.slots[slot], fold.outer.view
+            alpha = job.alphas[_chosen(job, tile, k, fold, strip, crew, slot)]
+            Z = tile.project_all(view, strip, workspace)
+            shrink_targets(Z, view.factors.eigenvalues, alpha, Z)
+            prediction = workspace.array("F", (len(view.test), width(strip)))
+            blas.gemm(view.factors.heldout, Z, prediction)
+            here = slice(columns.start + strip.start, columns.start + strip.stop)
+            job.predictions[k][:, here] = prediction
+
+        crew.team.run(predict, strips)
+    (scores,) = _heldout_scores(job, tile, crew, [OBSERVED])
+    for prediction in job.predictions:
+        prediction.flush()
+    job.journal.publish("observed", columns.start, OBSERVED, 0, scores)
+
+
+def _permute(job: NullJob, tile: TargetTile, numbers: list[int]) -> list[slice]:
+    tile.permute([order(job, i) for i in numbers])
+    return spans(tile.size, job.strip)
+
+
+def _refit_scores(job: NullJob, tile: TargetTile, crew: Crew, numbers: list[int]) -> np.ndarray:
+    """Mean outer score of the whole nested procedure, (n_permutations, n_targets) float64."""
+    strips = _permute(job, tile, numbers)
+    total = crew.shared.zeros("total", (tile.size,))
+    for k, fold in enumerate(job.folds):
+        tile.load_atoms(fold.atoms, strips, job.products)
+
+        def add(slot: int, strip: slice, k: int = k, fold: NestedFold = fold) -> None:
+            workspace, scorer = crew.slots[slot], SCORERS[fold.outer_method]
+            if job.choices is not None:
+                # one permutation at a time: its alpha is that of the whole strip
+                candidate = only(fold.outer, job.choices[numbers[0] - OBSERVED, k])
+                total[strip] += scorer(tile, candidate, strip, job.scoring, workspace)[0]
+                return
+            index = _chosen(job, tile, k, fold, strip, crew, slot)
+            scores = scorer(tile, fold.outer, strip, job.scoring, workspace)
+            total[strip] += scores[index, np.arange(len(index))]
+
+        crew.team.run(add, strips)
+    scores = (total / len(job.folds)).reshape(len(numbers), -1)
+    scores[:, job.missing[tile.targets]] = np.nan
+    return scores
+
+
+def _chosen(
+    job: NullJob,
+    tile: TargetTile,
+    k: int,
+    fold: NestedFold,
+    strip: slice,
+    crew: Crew,
+    slot: int,
+) -> np.ndarray:
+    """Number of the alpha of each target in outer fold `k`, of the observed or a permutation."""
+    if job.choices is not None:
+        return np.full(width(strip), job.choices[0, k])
+    scores = _inner_scores(job, tile, fold, strip, crew, slot)
+    index, best = np.empty(width(strip), np.int64), np.empty(width(strip))
+    first_best(scores, index, best)
+    return index
+
+
+def _inner_scores(
+    job: NullJob, tile: TargetTile, fold: NestedFold, strip: slice, crew: Crew, slot: int
+) -> np.ndarray:
+    scorer = SCORERS[fold.inner_method]
+    scores = np.zeros((len(job.alphas), width(strip)))
+    for candidates in fold.inner:
+        scores += scorer(tile, candidates, strip, job.scoring, crew.slots[slot])
+    return scores / len(fold.inner)
+
+
+def _heldout_scores(job: NullJob, tile: TargetTile, crew: Crew, numbers: list[int]) -> np.ndarray:
+    """Scores of permuted held-out rows against the predictions, as `_refit_scores`."""
+    tile.permute([])
+    orders = [order(job, i) for i in numbers]
+    total = np.zeros((len(orders), tile.size))
+    strips = spans(tile.size, 64)  # a strip of Y and of the prediction stay in cache
+    for k, fold in enumerate(job.folds):
+        tile.load_atoms(fold.atoms, spans(tile.size, job.strip), False)
+
+        def add(slot: int, strip: slice, k: int = k, fold: NestedFold = fold) -> None:
+            view = fold.outer.view
+            here = slice(tile.columns.start + strip.start, tile.columns.start + strip.stop)
+            mean = tile.train_mean(view, strip)
+            prediction = job.predictions[k][:, here]
+            n, _, y_square = tile.centered_moments(view, view.in_test, strip)
+            y_total = tile.centered_moments(view, view.in_test, strip)[1]
+            squares = np.einsum("ij,ij->j", prediction, prediction, dtype=np.float64)
+            totals = prediction.sum(axis=0, dtype=np.float64)
+            for i, moved in enumerate(orders):
+                sums = np.zeros((2, width(strip)))
+                rows = moved.rows[view.test]
+                signs = np.ones(n, np.float32) if moved.signs is None else moved.signs[view.test]
+                heldout_moments(tile.Y[:, strip], prediction, rows, signs, mean, sums)
+                # flips change the sum, and with it the squares about the training mean
+                square = y_square - 2 * mean * (sums[0] - y_total)
+                moments = Moments(n, sums[0], square, totals, squares, sums[1])
+                total[i, strip] += score(job.scoring, moments)
+
+        crew.team.run(add, strips)
+    total /= len(job.folds)
+    total[:, job.missing[tile.targets]] = np.nan
+    return total

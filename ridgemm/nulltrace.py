@@ -1,0 +1,124 @@
+r"""The shared alpha of every permutation, by the trace identity.
+
+The squared error of an inner fold, summed over targets, is
+:math:`\langle E_\alpha^T E_\alpha, Y Y^T\rangle`; permuting the rows of Y permutes those of
+:math:`S = Y Y^T`. With :math:`M_{k\alpha}` the mean over the inner folds of outer fold k, all
+errors of a permutation cost :math:`O(r K n^2)`, whatever the number of targets.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ridgemm import blas
+from ridgemm.factors import FactorMaker
+from ridgemm.kernels import gather_square
+from ridgemm.mapreduce import Crew
+from ridgemm.nested import NestedSplit
+from ridgemm.projections import Data, FoldView, Order, TargetTile
+from ridgemm.store import create_array
+from ridgemm.tiles import TileGrid, spans, width
+
+_ROWS = 16
+
+
+def error_matrices(
+    splits: Sequence[NestedSplit],
+    maker: FactorMaker,
+    alphas: np.ndarray,
+    intercept: bool,
+    path: Path,
+) -> np.ndarray:
+    """Every :math:`M_{k\\alpha}`, embedded in all samples: (n_outer * n_alphas, n, n) float32.
+
+    Parameters
+    ----------
+    splits : sequence of NestedSplit
+    maker : FactorMaker
+        Of dual factors.
+    alphas : (n_alphas,) float64
+    intercept : bool
+    path : Path
+        File to write.
+    """
+    n, r = maker.X.shape[0], len(alphas)
+    M = create_array(path, (len(splits) * r, n, n), np.float32)
+    for k, split in enumerate(splits):
+        for fold, factors in zip(split.inner, maker.dual(split.inner), strict=True):
+            nothing = np.zeros(0, dtype=bool)
+            view = FoldView(fold.train, fold.test, nothing, nothing, factors)
+            weight = 1 / (len(fold.test) * len(split.inner))
+            for a, alpha in enumerate(alphas):
+                E = _residual_operator(view, alpha, n, intercept)
+                E *= np.sqrt(weight)
+                blas.syrk(E.astype(np.float32), M[k * r + a], accumulate=True)
+    for matrix in M:
+        blas.symmetrise(matrix)
+    return M
+
+
+def _residual_operator(view: FoldView, alpha: float, n: int, intercept: bool) -> np.ndarray:
+    """E with ``E y`` the residuals of a fold's test rows; (n_test, n) float64."""
+    factors, m = view.factors, len(view.train)
+    shrunk = factors.heldout / (factors.eigenvalues + alpha)
+    H = shrunk @ factors.basis.T.astype(np.float64)
+    if intercept:
+        H -= H.mean(axis=1, keepdims=True)
+        H += 1 / m
+    E = np.zeros((len(view.test), n))
+    E[:, view.train] = -H
+    E[np.arange(len(view.test)), view.test] += 1
+    return E
+
+
+def target_gram(data: Data, grid: TileGrid, skip: np.ndarray, crew: Crew) -> np.ndarray:
+    """``Y Y.T`` (n, n) float32, without the targets in `skip`."""
+    n = data.Y.shape[0]
+    S, product = np.zeros((n, n)), crew.shared.array("product", (n, n))
+    for columns in grid.tiles():
+        Y = TargetTile(data, columns, crew, resident=True).Y
+        if skip[columns].any():
+            Y = np.where(skip[columns], np.float32(0), Y)
+        blas.syrk(Y.T, product)
+        # float32 within a tile, float64 across tiles
+        S += product
+    blas.symmetrise(S)
+    return S.astype(np.float32)
+
+
+def shared_errors(M: np.ndarray, S: np.ndarray, orders: Sequence[Order], crew: Crew) -> np.ndarray:
+    """``<M, S permuted>`` for several permutations at once.
+
+    Parameters
+    ----------
+    M : (n_matrices, n, n) float32
+    S : (n, n) float32
+    orders : sequence of Order
+    crew : Crew
+
+    Returns
+    -------
+    (n_orders, n_matrices) float64
+    """
+    n = len(S)
+    flat = M.reshape(len(M), n * n)
+    blocks = spans(n, _ROWS)
+    partial = np.zeros((len(blocks), len(orders), len(M)))
+    ones = np.ones(n, np.float32)
+
+    def add(slot: int, i: int) -> None:
+        rows, workspace = blocks[i], crew.slots[slot]
+        size = width(rows) * n
+        moved = workspace.array("moved", (len(orders), width(rows), n))
+        for out, order in zip(moved, orders, strict=True):
+            signs = ones if order.signs is None else order.signs
+            gather_square(S, order.rows[rows], order.rows, signs[rows], signs, out)
+        product = workspace.array("traces", (len(orders), len(M)))
+        blas.gemm(
+            moved.reshape(len(orders), size), flat[:, rows.start * n : rows.stop * n].T, product
+        )
+        partial[i] = product
+
+    crew.team.run(add, range(len(blocks)))
+    return partial.sum(axis=0)
