@@ -114,9 +114,9 @@ class TargetTile:
             self.n_targets = self.size = len(some)
 
     def permute(self, orders: list[Order]) -> None:
-        """Let the columns be those of the targets in each of `orders`."""
+        """Let the columns be those of the targets in each of `orders`; none is the observed."""
         self._orders = orders
-        self.size = len(orders) * self.n_targets
+        self.size = max(1, len(orders)) * self.n_targets
 
     def load_atoms(self, atoms: Sequence[np.ndarray], strips: list[slice], products: bool) -> None:
         """Sums, sums of squares and, if asked for, ``X_a.T Y_a`` of every atom a."""
