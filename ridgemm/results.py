@@ -15,6 +15,8 @@ from ridgemm.store import open_array, read_entry, read_manifest, write_manifest
 from ridgemm.tails import besag_clifford_pvalues, gpd_pvalues
 from ridgemm.tiles import spans
 
+# float32 scores that differ by less, relative to 1 + |score|, are ties: they count
+TIE = 1e-5
 _TAIL = 251
 
 
@@ -198,7 +200,7 @@ def write_result(
 
 def _with_ties(largest: np.ndarray) -> np.ndarray:
     """The maximum as the counts see it: ties within float32 rounding reach the observed."""
-    return largest + 1e-5 * (1 + np.abs(largest))
+    return largest + TIE * (1 + np.abs(largest))
 
 
 def _tail_pvalues(

@@ -1,0 +1,410 @@
+"""A permutation test in its run folder: plan, continue what is there, reduce."""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ridgemm.engine import Settings
+from ridgemm.errors import InputError
+from ridgemm.factors import FactorMaker
+from ridgemm.folds import Fold
+from ridgemm.journal import Journal, missing_ranges
+from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
+from ridgemm.nested import make_nested, nested_splits
+from ridgemm.null import tail_statistic
+from ridgemm.nullplan import NullPlan, NullProblem, plan_null
+from ridgemm.nulltasks import (
+    OBSERVED,
+    NullJob,
+    choice_task,
+    null_task,
+    observed_task,
+    order,
+    prediction_task,
+    stop_task,
+)
+from ridgemm.nulltrace import error_matrices, shared_errors, target_gram
+from ridgemm.projections import Data
+from ridgemm.results import TIE, Null, PermutationResult, write_result
+from ridgemm.schemes import PermutationScheme
+from ridgemm.sources import Source, largest_eigenvalue, scan
+from ridgemm.store import Store, check_folder, check_space, create_array, fingerprint, key
+from ridgemm.tiles import TileGrid, width
+
+log = logging.getLogger("ridgemm")
+
+FORMAT = 1
+_STOP_HITS = 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """Parameters of `permutation_test` that need no data to be checked."""
+
+    null: str
+    two_sided: bool
+    missing: str
+    min_shift: int
+    tail: str | None
+    stop: str | None
+    keep_null: bool
+    progress: bool | None
+
+    def check(self) -> None:
+        allowed = {
+            "null": ("refit", "heldout"),
+            "missing": ("raise", "skip"),
+            "tail": (None, "gpd"),
+            "stop": (None, "besag-clifford"),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise InputError(
+                    f"{name}={getattr(self, name)!r} is unknown; choose one of "
+                    f"{', '.join(map(repr, values))}."
+                )
+        if self.stop and (self.tail or self.keep_null):
+            raise InputError(
+                f"stop={self.stop!r} leaves targets out of the null, so that neither tail nor "
+                "keep_null can be had with it; leave one of them out."
+            )
+
+
+class NullRun:
+    """One permutation test in its run folder."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        X: Source,
+        Y: Source,
+        outer: Sequence[Fold],
+        groups: np.ndarray | None,
+        schemes: tuple[tuple[PermutationScheme, np.ndarray], ...],
+        folder: Path,
+    ):
+        self.settings, self.options, self.X, self.Y = settings, options, X, Y
+        self.schemes, self.folder = schemes, folder
+        self.m = schemes[0][0].n_permutations
+        self.splits = nested_splits(settings, outer, groups, X.shape[0])
+        self.journal = Journal(folder)
+        self.heldout = options.null == "heldout"
+        _check_scoring(settings, self.splits)
+
+    def execute(self, cache: Path | None) -> PermutationResult:
+        """Plan, continue what is there, reduce."""
+        settings, (n, p), t = self.settings, self.X.shape, self.Y.shape[1]
+        n_threads = threads_per_worker(settings.n_workers)
+        problem = NullProblem(
+            settings=settings,
+            splits=self.splits,
+            n=n,
+            p=p,
+            t=t,
+            n_permutations=self.m,
+            heldout=self.heldout,
+            smallest_alpha=settings.alphas.min() / largest_eigenvalue(self.X, settings.standardize),
+            n_threads=n_threads,
+        )
+        plan = plan_null(problem)
+        check_folder(self.folder, "out")
+        if cache is not None:
+            check_folder(cache, "cache_dir")
+        with Crew(threads_per_worker(1)) as crew:
+            x_scan = scan(self.X, crew.team)
+            y_scan = scan(self.Y, crew.team, skip_missing=self.options.missing == "skip")
+            prints = [fingerprint(source, crew.team) for source in (self.X, self.Y)]
+        plan = NullPlan(
+            **self.journal.open({"asked": self._asked(prints), "chosen": plan.chosen()})
+        )
+        log.info("permutation test by %s-%s", plan.family, plan.method)
+        with contextlib.ExitStack() as stack:
+            scratch = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="scratch-", dir=self.folder))
+            )
+            maker = FactorMaker(
+                self.X,
+                x_scan.shift() if settings.centered else np.zeros(p, np.float32),
+                Store(cache or scratch, durable=cache is not None),
+                prints[0],
+                settings.centered,
+                settings.standardize,
+                plan.block,
+                scratch,
+            )
+            # flips of sign are about zero, not about a shift
+            signed = self.schemes[0][0].name == "sign" or not settings.fit_intercept
+            y_shift = np.zeros(t, np.float32) if signed else y_scan.shift()
+            data = Data(self.X, self.Y, maker.shift, y_shift, settings.fit_intercept, plan.row_step)
+            job = NullJob(
+                data=data,
+                strip=plan.strip,
+                at_once=plan.at_once,
+                folds=make_nested(
+                    settings,
+                    self.splits,
+                    plan.family,
+                    plan.method,
+                    maker,
+                    exact=problem.shared_refit,
+                ),
+                products=plan.family == "primal",
+                scoring=settings.scoring,
+                alphas=settings.alphas,
+                schemes=self.schemes,
+                two_sided=self.options.two_sided,
+                journal=self.journal,
+                missing=y_scan.missing,
+                null=self._null_file(t),
+            )
+            run_tasks = partial(self._map, plan, scratch)
+            job = self._observe(job, plan, maker, scratch, run_tasks)
+            reduced = (self._stopped if self.options.stop else self._count)(job, plan, run_tasks)
+        return write_result(
+            self.folder,
+            reduced,
+            n_permutations=self.m,
+            two_sided=self.options.two_sided,
+            tail=self.options.tail,
+            description=self._describe(plan),
+        )
+
+    def _asked(self, prints: list[str]) -> dict[str, Any]:
+        settings, options = self.settings, self.options
+        scheme = self.schemes[0][0]
+        rows = [row for split in self.splits for row in (split.outer.train, split.outer.test)]
+        inner = [row for split in self.splits for f in split.inner for row in (f.train, f.test)]
+        return {
+            "format": FORMAT,
+            "X": prints[0],
+            "Y": prints[1],
+            "alphas": settings.alphas.tolist(),
+            "scoring": settings.scoring,
+            "alpha_per_target": settings.per_target,
+            "fit_intercept": settings.fit_intercept,
+            "standardize": settings.standardize,
+            "outer folds": key(*rows),
+            "inner folds": key(settings.kind, *inner),
+            "scheme": scheme.name,
+            "permutations": key(*(order_of.draw(0)[0] for order_of, _ in self.schemes)),
+            "exhaustive": scheme.exhaustive,
+            "random_state": scheme.random_state,
+            "null": options.null,
+            "two_sided": options.two_sided,
+            "missing": options.missing,
+            "stop": options.stop,
+            "keep_null": options.keep_null or options.tail is not None,
+        }
+
+    def _describe(self, plan: NullPlan) -> dict[str, Any]:
+        return {
+            "scheme": self.schemes[0][0].describe(),
+            "null": self.options.null,
+            "scoring": self.settings.scoring,
+            "alpha_per_target": self.settings.per_target,
+            "n_outer_folds": len(self.splits),
+            "route": f"{plan.family}-{plan.method}" + ("-trace" if plan.trace else ""),
+        }
+
+    def _null_file(self, t: int) -> np.memmap | None:
+        """All null scores on disk, if they are wanted; a larger file takes over the smaller."""
+        if not (self.options.keep_null or self.options.tail):
+            return None
+        path = self.folder / "null.npy"
+        if path.exists():
+            old = np.load(path, mmap_mode="r+", allow_pickle=False)
+            if len(old) >= self.m:
+                return old
+        check_space(self.folder, 4 * self.m * t, "the null")
+        partial_path = self.folder / "null.partial.npy"
+        new = create_array(partial_path, (self.m, t), np.float32)
+        if path.exists():
+            for i in range(len(old)):
+                new[i] = old[i]
+        new.flush()
+        partial_path.replace(path)
+        return np.load(path, mmap_mode="r+", allow_pickle=False)
+
+    def _map(
+        self,
+        plan: NullPlan,
+        scratch: Path,
+        function: Callable[..., None],
+        kind: str,
+        first: int,
+        last: int,
+        label: str,
+    ) -> None:
+        """Run the tasks of a kind whose parts are not there yet, under a progress bar."""
+        grid = TileGrid(self.Y.shape[1], plan.tile, plan.strip)
+        done = self.journal.done(kind)
+        if any(stop > last for ranges in done.values() for _, stop in ranges):
+            most = max(stop for ranges in done.values() for _, stop in ranges)
+            raise InputError(
+                f"n_permutations={last} is fewer than the {most} that out={str(self.folder)!r} "
+                f"holds; ask for at least {most}."
+            )
+        tasks = [
+            (columns, start, stop)
+            for columns in grid.tiles()
+            for start, stop in missing_ranges(done.get(columns.start, []), first, last, plan.batch)
+        ]
+        # batch by batch over all tiles: what is finished first is of use first
+        tasks.sort(key=lambda task: (task[1], task[0].start))
+        with _progress(self.options.progress, label, last - first) as bar:
+            share = sum((stop - start) * width(c) for c, start, stop in tasks)
+            bar.update(last - first - share / self.Y.shape[1])
+
+            def advance(task: tuple[slice, int, int]) -> None:
+                columns, start, stop = task
+                bar.update((stop - start) * width(columns) / self.Y.shape[1])
+
+            map_tasks(function, tasks, self.settings.n_workers, scratch, advance)
+
+    def _observe(
+        self,
+        job: NullJob,
+        plan: NullPlan,
+        maker: FactorMaker,
+        scratch: Path,
+        run_tasks: Callable[..., None],
+    ) -> NullJob:
+        """Shared alphas, then observed scores; the job with the thresholds of the null."""
+        t = self.Y.shape[1]
+        if not self.settings.per_target:
+            job = replace(job, choices=self._choose(job, plan, maker, scratch, run_tasks))
+        task = observed_task
+        if self.heldout:
+            task = prediction_task
+            predictions = []
+            for k, split in enumerate(self.splits):
+                path = self.folder / f"prediction_{k}.npy"
+                shape = (len(split.outer.test), t)
+                if not path.exists():
+                    create_array(path, shape, np.float32)
+                predictions.append(np.load(path, mmap_mode="r+", allow_pickle=False))
+            job = replace(job, predictions=tuple(predictions))
+        run_tasks(partial(task, job), "observed", OBSERVED, 0, "observed")
+        observed = np.concatenate(
+            [
+                part
+                for columns in TileGrid(t, plan.tile, plan.strip).tiles()
+                for _, _, part in self.journal.read("observed", columns.start)
+            ]
+        )
+        statistic = tail_statistic(observed, self.options.two_sided)
+        threshold = statistic - TIE * (1 + np.abs(observed))
+        return replace(job, observed=observed, threshold=threshold)
+
+    def _choose(
+        self,
+        job: NullJob,
+        plan: NullPlan,
+        maker: FactorMaker,
+        scratch: Path,
+        run_tasks: Callable[..., None],
+    ) -> np.ndarray:
+        """Number of the shared alpha of every permutation (first the observed) and outer fold."""
+        last = 0 if self.heldout else self.m
+        if plan.trace:
+            return self._choose_by_trace(job, plan, maker, scratch)
+        run_tasks(partial(choice_task, job), "choice", OBSERVED, last, "alphas")
+        total = np.zeros((1 + last, len(self.splits), len(self.settings.alphas)))
+        for columns in TileGrid(self.Y.shape[1], plan.tile, plan.strip).tiles():
+            for start, stop, part in self.journal.read("choice", columns.start):
+                total[start - OBSERVED : stop - OBSERVED] += part
+        return total.argmax(axis=2)
+
+    def _choose_by_trace(
+        self, job: NullJob, plan: NullPlan, maker: FactorMaker, scratch: Path
+    ) -> np.ndarray:
+        n, r = self.X.shape[0], len(self.settings.alphas)
+        gaps = missing_ranges(self.journal.done("trace").get(0, []), OBSERVED, self.m, plan.batch)
+        if gaps:
+            check_space(scratch, 4 * n**2 * r * len(self.splits), "the trace identity")
+            M = error_matrices(
+                self.splits,
+                maker,
+                self.settings.alphas,
+                self.settings.fit_intercept,
+                scratch / "traces.npy",
+            )
+            grid = TileGrid(self.Y.shape[1], plan.tile, plan.strip)
+            with (
+                Crew(threads_per_worker(1)) as crew,
+                _progress(self.options.progress, "alphas", self.m + 1) as bar,
+            ):
+                S = target_gram(job.data, grid, job.missing, crew)
+                for start, stop in gaps:
+                    orders = [order(job, i) for i in range(start, stop)]
+                    errors = shared_errors(M, S, orders, crew)
+                    chosen = errors.reshape(stop - start, len(self.splits), r).argmin(axis=2)
+                    self.journal.publish("trace", 0, start, stop, chosen)
+                    bar.update(stop - start)
+        parts = [part for _, _, part in self.journal.read("trace", 0)]
+        return np.concatenate(parts)[: self.m + 1]
+
+    def _count(self, job: NullJob, plan: NullPlan, run_tasks: Callable[..., None]) -> Null:
+        """Exceedances, moments and maxima of the null, in the order of the parts."""
+        run_tasks(partial(null_task, job), "null", 0, self.m, "null")
+        t = self.Y.shape[1]
+        counts, sums, squares = np.zeros((3, t))
+        largest = np.full(self.m, -np.inf)
+        for columns in TileGrid(t, plan.tile, plan.strip).tiles():
+            size = width(columns)
+            for start, stop, part in self.journal.read("null", columns.start):
+                counts[columns] += part[0, :size]
+                sums[columns] += part[1, :size]
+                squares[columns] += part[2, :size]
+                here = largest[start:stop]
+                np.maximum(here, part[3, : stop - start], out=here)
+        counts[job.missing] = np.nan
+        mean = sums / self.m
+        sd = np.sqrt(np.maximum(squares / self.m - mean**2, 0))
+        if job.null is not None:
+            job.null.flush()
+        return Null(job.observed, counts, mean, sd, largest, job.null)
+
+    def _stopped(self, job: NullJob, plan: NullPlan, run_tasks: Callable[..., None]) -> Null:
+        """Sequential counts: rounds of permutations, each of the targets still running."""
+        t = self.Y.shape[1]
+        counts, drawn = np.zeros(t), np.zeros(t, np.int64)
+        counts[job.missing] = np.nan
+        tiles = TileGrid(t, plan.tile, plan.strip).tiles()
+        for start, stop in missing_ranges([], 0, self.m, plan.batch):
+            kind = f"stop{start}"
+            round_job = replace(job, hits=_STOP_HITS, counts=counts, drawn=drawn)
+            run_tasks(partial(stop_task, round_job), kind, start, stop, f"null from {start}")
+            counts, drawn = counts.copy(), drawn.copy()
+            for columns in tiles:
+                for _, _, part in self.journal.read(kind, columns.start):
+                    counts[columns], drawn[columns] = part
+            if not (counts < _STOP_HITS).any():
+                break
+        return Null(job.observed, counts, None, None, None, None, drawn, counts >= _STOP_HITS)
+
+
+def _check_scoring(settings: Settings, splits: Sequence[Any]) -> None:
+    inner = [fold for split in splits for fold in split.inner if settings.kind == "folds"]
+    tests = [fold.test for fold in inner] + [split.outer.test for split in splits]
+    if min(map(len, tests)) < 2 and settings.scoring != "neg_mean_squared_error":
+        raise InputError(
+            f"scoring={settings.scoring!r} needs 2 test samples in every fold of both levels; "
+            "use fewer folds or scoring='neg_mean_squared_error'."
+        )
+
+
+def _progress(show: bool | None, label: str, total: int) -> Any:
+    from tqdm import tqdm
+
+    disable = None if show is None else not show
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}]"
+    return tqdm(total=total, desc=label, disable=disable, bar_format=layout + " {rate_fmt}")
