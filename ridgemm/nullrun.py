@@ -18,7 +18,6 @@ from ridgemm.folds import Fold
 from ridgemm.journal import Journal, missing_ranges
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
 from ridgemm.nested import make_nested, nested_splits
-from ridgemm.null import tail_statistic
 from ridgemm.nullplan import NullPlan, NullProblem, plan_null
 from ridgemm.nulltasks import (
     OBSERVED,
@@ -32,7 +31,7 @@ from ridgemm.nulltasks import (
 )
 from ridgemm.nulltrace import error_matrices, shared_errors, target_gram
 from ridgemm.projections import Data
-from ridgemm.results import TIE, Null, PermutationResult, write_result
+from ridgemm.results import Null, PermutationResult, threshold, write_result
 from ridgemm.schemes import PermutationScheme
 from ridgemm.sources import Source, largest_eigenvalue, scan
 from ridgemm.store import Store, check_folder, check_space, create_array, fingerprint, key
@@ -300,9 +299,8 @@ class NullRun:
                 for _, _, part in self.journal.read("observed", columns.start)
             ]
         )
-        statistic = tail_statistic(observed, self.options.two_sided)
-        threshold = statistic - TIE * (1 + np.abs(observed))
-        return replace(job, observed=observed, threshold=threshold)
+        reach = threshold(observed, self.options.two_sided)
+        return replace(job, observed=observed, threshold=reach)
 
     def _choose(
         self,

@@ -174,10 +174,11 @@ def write_result(
         arrays["n_drawn"] = null.drawn
     else:
         p = pvalues(null.counts, n_permutations)
-        fwer = fwer_pvalues(statistic, _with_ties(null.largest))
+        reach = threshold(null.observed, two_sided)
+        fwer = fwer_pvalues(reach, null.largest)
         if tail is not None:
             p, arrays["fitted_tail"] = _tail_pvalues(statistic, null, n_permutations, two_sided)
-            counts = count_exceedances(statistic, _with_ties(null.largest))
+            counts = count_exceedances(reach, null.largest)
             top = np.sort(null.largest)[::-1][:_TAIL]
             fwer, _ = gpd_pvalues(statistic, top, counts, n_permutations)
         arrays |= {
@@ -198,9 +199,9 @@ def write_result(
     return PermutationResult.from_folder(folder)
 
 
-def _with_ties(largest: np.ndarray) -> np.ndarray:
-    """The maximum as the counts see it: ties within float32 rounding reach the observed."""
-    return largest + TIE * (1 + np.abs(largest))
+def threshold(observed: np.ndarray, two_sided: bool) -> np.ndarray:
+    """What a null statistic has to reach to count against a target: ties do."""
+    return tail_statistic(observed, two_sided) - TIE * (1 + np.abs(observed))
 
 
 def _tail_pvalues(
