@@ -1,7 +1,6 @@
 """A fit from sources to outputs: folds, plan, factors, map, reduce."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,12 +10,12 @@ import numpy as np
 
 from ridgemm.crossvalidation import generalised, held_out, left_out
 from ridgemm.errors import InputError
-from ridgemm.factors import FactorMaker, Factors
+from ridgemm.factors import FactorMaker, Factors, Request
 from ridgemm.fitting import CandidateGroup, FitJob, Outputs, finish_tile, fit_tile
 from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
 from ridgemm.plan import Plan, make_plan
-from ridgemm.projections import Data, FoldView
+from ridgemm.projections import Data, FoldView, make_views
 from ridgemm.routes import Problem, allowed_routes
 from ridgemm.sources import Scan, Source, largest_eigenvalue, scan
 from ridgemm.store import Store, check_space, create_array, fingerprint
@@ -239,66 +238,45 @@ def _target_shift(settings: Settings, y_scan: Scan) -> np.ndarray:
 def _candidates(
     settings: Settings, plan: Plan, fold_groups: list[FoldGroup], maker: FactorMaker
 ) -> tuple[tuple[CandidateGroup, ...], FoldView]:
-    """Factors and shrinkage of every fold, and the view of all samples.
-
-    The group whose atoms hold all samples comes last, so that the refit finds its
-    cross-products in place; it is added where there is none.
-    """
-    n = plan.problem.n
-    everything = np.arange(n)
-    loo = settings.kind == "loo"
-    whole = Fold(
-        everything, everything if loo and plan.route.family == "primal" else everything[:0]
-    )
-    groups = sorted(fold_groups, key=lambda group: sum(map(len, group.atoms)) == n)
-    if not groups or sum(map(len, groups[-1].atoms)) < n:
-        one = np.ones((1, 1), dtype=bool)
-        groups.append(FoldGroup((), (everything,), one[:0], one[:0]))
-    in_train = np.ones(len(groups[-1].atoms), dtype=bool)
-    in_test = in_train if len(whole.test) else ~in_train
+    """Factors and shrinkage of every fold, and the view of all samples."""
+    family, loo = plan.route.family, settings.kind == "loo"
+    groups = _with_cover(fold_groups, plan.problem.n)
+    everything = np.arange(plan.problem.n)
+    # a tall LOO needs the projected rows of all samples, as if they were held out
+    test = everything if loo and family == "primal" else everything[:0]
+    quadratic = plan.route.method == "statistics"
     requests = [
-        (group, fold, group.in_train[i], group.in_test[i])
+        Request(fold, group.atoms, group.in_train[i], group.in_test[i], quadratic)
         for group in groups
         for i, fold in enumerate(group.folds)
     ]
-    requests.append((groups[-1], whole, in_train, in_test))
-    views = [
-        FoldView(fold.train, fold.test, train, test, factors)
-        for (_, fold, train, test), factors in zip(
-            requests, _factors(plan, maker, requests), strict=True
-        )
-    ]
-    full = views.pop()
-    if settings.kind == "folds":
-        candidates = [held_out(view, settings.alphas) for view in views]
-    else:
+    all_atoms = np.ones(len(groups[-1].atoms), dtype=bool)
+    whole = Fold(everything, test)
+    requests.append(Request(whole, groups[-1].atoms, all_atoms, all_atoms, quadratic))
+    *views, full = make_views(maker, family, requests)
+    if settings.kind != "folds":
         make = left_out if loo else generalised
-        dual = plan.route.family == "dual"
-        candidates = [make(full, settings.alphas, dual, settings.fit_intercept)]
-        requests = [requests[-1]]
-    owner = [group for group, *_ in requests]
+        only = make(full, settings.alphas, family == "dual", settings.fit_intercept)
+        return (CandidateGroup(groups[-1].atoms, (only,)),), full
+    candidates = iter([held_out(view, settings.alphas) for view in views])
     return (
         tuple(
-            CandidateGroup(
-                group.atoms,
-                tuple(c for c, of in zip(candidates, owner, strict=False) if of is group),
-            )
+            CandidateGroup(group.atoms, tuple(next(candidates) for _ in group.folds))
             for group in groups
         ),
         full,
     )
 
 
-def _factors(plan: Plan, maker: FactorMaker, requests: Sequence[tuple]) -> list[Factors]:
-    if plan.route.family == "dual":
-        return maker.dual([fold for _, fold, *_ in requests])
-    if plan.route.family == "svd":
-        return [maker.svd(fold) for _, fold, *_ in requests]
-    quadratic = plan.route.method == "statistics"
-    return [
-        maker.primal(fold, group.atoms, train, test, quadratic)
-        for group, fold, train, test in requests
-    ]
+def _with_cover(fold_groups: list[FoldGroup], n: int) -> list[FoldGroup]:
+    """Groups, the last of which has atoms that cover all samples: the refit finds its sums there.
+
+    Where no group has, one without folds is added.
+    """
+    groups = sorted(fold_groups, key=lambda group: sum(map(len, group.atoms)) == n)
+    if groups and sum(map(len, groups[-1].atoms)) == n:
+        return groups
+    return [*groups, FoldGroup((), (np.arange(n),), np.empty((0, 1), bool), np.empty((0, 1), bool))]
 
 
 def _offsets(

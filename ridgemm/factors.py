@@ -73,6 +73,28 @@ class Factors:
     rotated: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Request:
+    """A fold whose factors are wanted.
+
+    Attributes
+    ----------
+    fold : Fold
+        An empty test set asks for no held-out part.
+    atoms : sequence of int arrays
+        One sequence (the same object) shares one reading of X.
+    in_train, in_test : (n_atoms,) bool
+    quadratic : bool
+        For the primal family: L (from statistics) instead of P (from the test rows).
+    """
+
+    fold: Fold
+    atoms: Sequence[np.ndarray]
+    in_train: np.ndarray
+    in_test: np.ndarray
+    quadratic: bool
+
+
 class FactorMaker:
     """Makes the factors of folds of one X, or finds them in a store.
 
@@ -113,47 +135,37 @@ class FactorMaker:
         name = key(kind, self._identity, fold.train, fold.test)
         return Factors(**self.store.fetch(f"{kind}-{name}", build))
 
+    def make(self, family: str, requests: Sequence[Request]) -> list[Factors]:
+        """Factors of all `requests` by one family: "primal", "svd" or "dual"."""
+        if family == "dual":
+            return self.dual([request.fold for request in requests])
+        if family == "svd":
+            return [self.svd(request.fold) for request in requests]
+        return [self.primal(request) for request in requests]
+
     # -- primal: eigh of the p x p Gram ------------------------------------------------------
 
-    def primal(
-        self,
-        fold: Fold,
-        atoms: Sequence[np.ndarray],
-        in_train: np.ndarray,
-        in_test: np.ndarray,
-        quadratic: bool,
-    ) -> Factors:
-        """Factors by fold statistics: any training Gram is a sum of Grams of atoms.
-
-        Parameters
-        ----------
-        fold : Fold
-            An empty test set asks for no held-out part.
-        atoms : sequence of int array
-            Row numbers; one sequence (the same object) shares one pass over X.
-        in_train, in_test : (n_atoms,) bool
-        quadratic : bool
-            Make L (from statistics) instead of P (from the test rows).
-        """
+    def primal(self, request: Request) -> Factors:
+        """Factors by fold statistics: any training Gram is a sum of Grams of atoms."""
 
         def build(folder: Path) -> None:
-            statistics = self._statistics_of(atoms)
-            G, mean, scale = self._training_gram(statistics, in_train)
+            statistics = self._statistics_of(request.atoms)
+            G, mean, scale = self._training_gram(statistics, request.in_train)
             eigenvalues, V = _eigenbasis(G)
             del G
             V /= scale[:, None]
             _save(folder, eigenvalues=eigenvalues, basis=V, mean=mean, scale=scale)
             _save(folder, center=V.T @ mean)
-            if not in_test.any():
+            if not len(request.fold.test):
                 return
-            if quadratic:
-                P_gram, P_sum = statistics.centered(in_test, mean)
+            if request.quadratic:
+                P_gram, P_sum = statistics.centered(request.in_test, mean)
                 _save(folder, quadratic=_triangle(V, P_gram), test_sum=V.T @ P_sum)
             else:
-                self._rotate(fold.test, V, mean, folder / "heldout.npy")
+                self._rotate(request.fold.test, V, mean, folder / "heldout.npy")
 
-        kind = "primal-" + ("quadratic" if quadratic else "products")
-        return self._fetch(kind, fold, build)
+        kind = "primal-" + ("quadratic" if request.quadratic else "products")
+        return self._fetch(kind, request.fold, build)
 
     def _statistics_of(self, atoms: Sequence[np.ndarray]) -> "AtomStatistics":
         # keyed by identity: the caller holds the atoms of a group for as long as this maker

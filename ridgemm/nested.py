@@ -5,16 +5,15 @@ The factors of every fold of both levels are made once; permutations share them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from ridgemm.crossvalidation import Candidates, generalised, held_out, left_out
 from ridgemm.engine import Settings
 from ridgemm.errors import InputError
-from ridgemm.factors import FactorMaker, Factors
+from ridgemm.factors import FactorMaker, Request
 from ridgemm.folds import Fold, FoldGroup, fold_group, make_folds
-from ridgemm.projections import FoldView
+from ridgemm.projections import FoldView, make_views
 
 
 @dataclass(frozen=True)
@@ -117,20 +116,21 @@ def make_nested(
         Outer candidates with a member for each alpha (`ridgemm.crossvalidation.only`).
     """
     requests = [
-        (split, i, fold) for split in splits for i, fold in enumerate((*split.inner, split.outer))
+        Request(
+            fold,
+            split.group.atoms,
+            split.group.in_train[i],
+            split.group.in_test[i],
+            # LOO inside needs the projected rows, whatever scores the outer fold
+            method == "statistics" and (settings.kind == "folds" or fold is split.outer),
+        )
+        for split in splits
+        for i, fold in enumerate((*split.inner, split.outer))
     ]
-    factors = iter(_factors(settings, family, method, maker, requests))
+    made = iter(make_views(maker, family, requests))
     nested = []
     for split in splits:
-        views = [
-            FoldView(fold.train, fold.test, train, test, next(factors))
-            for fold, train, test in zip(
-                (*split.inner, split.outer),
-                split.group.in_train,
-                split.group.in_test,
-                strict=True,
-            )
-        ]
+        views = [next(made) for _ in split.group.folds]
         *inner, outer = views
         dual, intercept = family == "dual", settings.fit_intercept
         if settings.kind == "folds":
@@ -160,25 +160,3 @@ def _candidates(
     operator = maker.operator(fold, view.factors, candidates.basis)
     # the factors have done their work: letting go of them closes their files
     return replace(candidates, view=replace(view, factors=None), operator=operator)
-
-
-def _factors(
-    settings: Settings,
-    family: str,
-    method: str,
-    maker: FactorMaker,
-    requests: list[tuple[Any, ...]],
-) -> list[Factors]:
-    if family == "dual":
-        return maker.dual([fold for _, _, fold in requests])
-    if family == "svd":
-        return [maker.svd(fold) for _, _, fold in requests]
-    factors = []
-    for split, i, fold in requests:
-        # LOO inside needs the projected rows, whatever scores the outer fold
-        quadratic = method == "statistics" and (settings.kind == "folds" or fold is split.outer)
-        group = split.group
-        factors.append(
-            maker.primal(fold, group.atoms, group.in_train[i], group.in_test[i], quadratic)
-        )
-    return factors

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ridgemm import blas
-from ridgemm.factors import Factors
+from ridgemm.factors import FactorMaker, Factors, Request
 from ridgemm.kernels import (
     column_moments,
     gather_rows,
@@ -64,6 +64,14 @@ class FoldView:
     in_train: np.ndarray
     in_test: np.ndarray
     factors: Factors | None
+
+
+def make_views(maker: FactorMaker, family: str, requests: Sequence[Request]) -> list[FoldView]:
+    """Views of the folds of `requests`, their factors made or found."""
+    return [
+        FoldView(request.fold.train, request.fold.test, request.in_train, request.in_test, factors)
+        for request, factors in zip(requests, maker.make(family, requests), strict=True)
+    ]
 
 
 @dataclass(frozen=True)
