@@ -17,7 +17,7 @@ from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
 from ridgemm.plan import Plan, make_plan
 from ridgemm.projections import Data, FoldView, make_views
 from ridgemm.routes import Problem, allowed_routes
-from ridgemm.sources import Scan, Source, largest_eigenvalue, scan
+from ridgemm.sources import Source, largest_eigenvalue, scan
 from ridgemm.store import Store, check_space, create_array, fingerprint
 from ridgemm.tiles import TileGrid
 from ridgemm.trace import shared_scores
@@ -158,38 +158,14 @@ def run_fit(
         Folder for temporary files; coefficients in a file stay there.
     """
     log.info("route %s, tiles of %d targets", plan.route.name, plan.tile)
-    with Crew(threads_per_worker(1)) as crew:
-        x_scan, y_scan = scan(X, crew.team), scan(Y, crew.team)
-        name = fingerprint(X, crew.team) if cache else "scratch"
-    factor_store = Store(cache or scratch, durable=cache is not None)
-    maker = FactorMaker(
-        X,
-        x_scan.shift() if settings.centered else np.zeros(X.shape[1], np.float32),
-        factor_store,
-        name,
-        settings.centered,
-        settings.standardize,
-        plan.block,
-        scratch,
-    )
-    _check_disk(plan, scratch, factor_store.folder)
+    maker, y_shift = _open(settings, plan, X, Y, cache, scratch)
+    _check_disk(plan, scratch, maker.store.folder)
     candidate_groups, full = _candidates(settings, plan, fold_groups, maker)
-    log.info("%d factor entries computed", factor_store.computed)
-    data = Data(
-        X, Y, maker.shift, _target_shift(settings, y_scan), settings.fit_intercept, plan.row_step
-    )
-    grid = TileGrid(Y.shape[1], plan.tile, plan.strip)
+    log.info("%d factor entries computed", maker.store.computed)
     x_offset, drift, scale = _offsets(settings, plan, maker.shift, full.factors)
-    shared, shared_mean = None, None
-    if plan.route.method == "trace":
-        with Crew(threads_per_worker(1)) as crew:
-            folds = [c for group in candidate_groups for c in group.candidates]
-            shared_mean = shared_scores(data, grid, folds, settings.alphas, settings.scoring, crew)
-        shared = float(settings.alphas[np.argmax(shared_mean)])
-        candidate_groups = (CandidateGroup(candidate_groups[-1].atoms, ()),)
     job = FitJob(
-        data=data,
-        grid=grid,
+        data=Data(X, Y, maker.shift, y_shift, settings.fit_intercept, plan.row_step),
+        grid=TileGrid(Y.shape[1], plan.tile, plan.strip),
         groups=candidate_groups,
         full=full,
         method=plan.route.method,
@@ -197,42 +173,76 @@ def run_fit(
         scoring=settings.scoring,
         alphas=settings.alphas,
         per_target=settings.per_target,
-        shared=shared,
+        shared=None,
         drift=drift,
         outputs=_make_outputs(plan, scratch),
     )
-    map_tasks(partial(fit_tile, job), grid.tiles(), plan.n_workers, scratch)
-    outputs = job.outputs
-    if settings.per_target:
-        alpha, scores, best = settings.alphas[outputs.index], outputs.scores, outputs.best
-    else:
-        scores = _mean_scores(outputs.scores) if shared_mean is None else shared_mean
-        chosen = int(np.argmax(scores))
-        alpha, best = float(settings.alphas[chosen]), float(scores[chosen])
-        if shared is None:
-            finish = partial(finish_tile, job, alpha)
-            map_tasks(finish, grid.tiles(), plan.n_workers, scratch)
+    shared_mean = None
+    if plan.route.method == "trace":
+        shared_mean = _trace_scores(job)
+        job = replace(
+            job,
+            groups=(CandidateGroup(candidate_groups[-1].atoms, ()),),
+            shared=float(settings.alphas[np.argmax(shared_mean)]),
+        )
+    map_tasks(partial(fit_tile, job), job.grid.tiles(), plan.n_workers, scratch)
+    alpha, scores, best = _choose(job, shared_mean, plan.n_workers, scratch)
     return Fitted(
-        _in_ram(outputs, plan),
-        alpha,
-        np.array(scores),
-        best if np.isscalar(best) else np.array(best),
-        x_offset,
-        outputs.offset + data.y_shift,
-        scale,
-        factor_store.computed,
+        outputs=_in_ram(job.outputs, plan),
+        alpha=alpha,
+        scores=scores,
+        best=best,
+        x_offset=x_offset,
+        y_offset=job.outputs.offset + y_shift,
+        scale=scale,
+        factors_computed=maker.store.computed,
     )
 
 
-def _mean_scores(scores: np.ndarray) -> np.ndarray:
-    """Mean over targets in float64, an alpha at a time."""
-    return np.array([row.mean(dtype=np.float64) for row in scores])
-
-
-def _target_shift(settings: Settings, y_scan: Scan) -> np.ndarray:
+def _open(
+    settings: Settings, plan: Plan, X: Source, Y: Source, cache: Path | None, scratch: Path
+) -> tuple[FactorMaker, np.ndarray]:
+    """Read both sources once: refuse what cannot be used, fix the shifts, name the factors."""
+    with Crew(threads_per_worker(1)) as crew:
+        x_scan, y_scan = scan(X, crew.team), scan(Y, crew.team)
+        name = fingerprint(X, crew.team) if cache else "scratch"
+    maker = FactorMaker(
+        X,
+        x_scan.shift() if settings.centered else np.zeros(X.shape[1], np.float32),
+        Store(cache or scratch, durable=cache is not None),
+        name,
+        settings.centered,
+        settings.standardize,
+        plan.block,
+        scratch,
+    )
     if settings.fit_intercept:
-        return y_scan.shift()
-    return np.zeros(len(y_scan.mean), np.float32)
+        return maker, y_scan.shift()
+    return maker, np.zeros(Y.shape[1], np.float32)
+
+
+def _trace_scores(job: FitJob) -> np.ndarray:
+    candidates = [c for group in job.groups for c in group.candidates]
+    with Crew(threads_per_worker(1)) as crew:
+        return shared_scores(job.data, job.grid, candidates, job.alphas, job.scoring, crew)
+
+
+def _choose(
+    job: FitJob, shared_mean: np.ndarray | None, n_workers: int, scratch: Path
+) -> tuple[np.ndarray | float, np.ndarray, np.ndarray | float]:
+    """Alpha, scores and best score; a shared alpha that was not known before is refitted."""
+    outputs = job.outputs
+    if job.per_target:
+        return job.alphas[outputs.index], np.array(outputs.scores), np.array(outputs.best)
+    scores = shared_mean
+    if scores is None:
+        # in float64, an alpha at a time
+        scores = np.array([row.mean(dtype=np.float64) for row in outputs.scores])
+    chosen = int(np.argmax(scores))
+    alpha = float(job.alphas[chosen])
+    if job.shared is None:
+        map_tasks(partial(finish_tile, job, alpha), job.grid.tiles(), n_workers, scratch)
+    return alpha, scores, float(scores[chosen])
 
 
 def _candidates(

@@ -1,6 +1,5 @@
 """A permutation test in its run folder: plan, continue what is there, reduce."""
 
-import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -33,7 +32,7 @@ from ridgemm.nulltrace import error_matrices, shared_errors, target_gram
 from ridgemm.projections import Data
 from ridgemm.results import Null, PermutationResult, threshold, write_result
 from ridgemm.schemes import PermutationScheme
-from ridgemm.sources import Source, largest_eigenvalue, scan
+from ridgemm.sources import Scan, Source, largest_eigenvalue, scan
 from ridgemm.store import Store, check_folder, check_space, create_array, fingerprint, key
 from ridgemm.tiles import TileGrid, width
 
@@ -91,6 +90,7 @@ class NullRun:
         folder: Path,
     ):
         self.settings, self.options, self.X, self.Y = settings, options, X, Y
+        (self.n, self.p), self.t = X.shape, Y.shape[1]
         self.schemes, self.folder = schemes, folder
         self.m = schemes[0][0].n_permutations
         self.splits = nested_splits(settings, outer, groups, X.shape[0])
@@ -100,70 +100,33 @@ class NullRun:
 
     def execute(self, cache: Path | None) -> PermutationResult:
         """Plan, continue what is there, reduce."""
-        settings, (n, p), t = self.settings, self.X.shape, self.Y.shape[1]
-        n_threads = threads_per_worker(settings.n_workers)
-        problem = NullProblem(
-            settings=settings,
-            splits=self.splits,
-            n=n,
-            p=p,
-            t=t,
-            n_permutations=self.m,
-            heldout=self.heldout,
-            smallest_alpha=settings.alphas.min() / largest_eigenvalue(self.X, settings.standardize),
-            n_threads=n_threads,
-        )
-        plan = plan_null(problem)
+        plan = plan_null(self._problem())
         check_folder(self.folder, "out")
         if cache is not None:
             check_folder(cache, "cache_dir")
         with Crew(threads_per_worker(1)) as crew:
-            x_scan = scan(self.X, crew.team)
-            y_scan = scan(self.Y, crew.team, skip_missing=self.options.missing == "skip")
+            scans = (
+                scan(self.X, crew.team),
+                scan(self.Y, crew.team, skip_missing=self.options.missing == "skip"),
+            )
             prints = [fingerprint(source, crew.team) for source in (self.X, self.Y)]
         plan = NullPlan(
             **self.journal.open({"asked": self._asked(prints), "chosen": plan.chosen()})
         )
         log.info("permutation test by %s-%s", plan.family, plan.method)
-        with contextlib.ExitStack() as stack:
-            scratch = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="scratch-", dir=self.folder))
-            )
+        with tempfile.TemporaryDirectory(prefix="scratch-", dir=self.folder) as name:
+            scratch = Path(name)
             maker = FactorMaker(
                 self.X,
-                x_scan.shift() if settings.centered else np.zeros(p, np.float32),
+                scans[0].shift() if self.settings.centered else np.zeros(self.p, np.float32),
                 Store(cache or scratch, durable=cache is not None),
                 prints[0],
-                settings.centered,
-                settings.standardize,
+                self.settings.centered,
+                self.settings.standardize,
                 plan.block,
                 scratch,
             )
-            # flips of sign are about zero, not about a shift
-            signed = self.schemes[0][0].name == "sign" or not settings.fit_intercept
-            y_shift = np.zeros(t, np.float32) if signed else y_scan.shift()
-            data = Data(self.X, self.Y, maker.shift, y_shift, settings.fit_intercept, plan.row_step)
-            job = NullJob(
-                data=data,
-                strip=plan.strip,
-                at_once=plan.at_once,
-                folds=make_nested(
-                    settings,
-                    self.splits,
-                    plan.family,
-                    plan.method,
-                    maker,
-                    exact=problem.shared_refit,
-                ),
-                products=plan.family == "primal",
-                scoring=settings.scoring,
-                alphas=settings.alphas,
-                schemes=self.schemes,
-                two_sided=self.options.two_sided,
-                journal=self.journal,
-                missing=y_scan.missing,
-                null=self._null_file(t),
-            )
+            job = self._make_job(plan, maker, scans[1])
             run_tasks = partial(self._map, plan, scratch)
             job = self._observe(job, plan, maker, scratch, run_tasks)
             reduced = (self._stopped if self.options.stop else self._count)(job, plan, run_tasks)
@@ -174,6 +137,42 @@ class NullRun:
             two_sided=self.options.two_sided,
             tail=self.options.tail,
             description=self._describe(plan),
+        )
+
+    def _problem(self) -> NullProblem:
+        settings = self.settings
+        largest = largest_eigenvalue(self.X, settings.standardize)
+        return NullProblem(
+            settings=settings,
+            splits=self.splits,
+            n=self.n,
+            p=self.p,
+            t=self.t,
+            n_permutations=self.m,
+            heldout=self.heldout,
+            smallest_alpha=settings.alphas.min() / largest,
+            n_threads=threads_per_worker(settings.n_workers),
+        )
+
+    def _make_job(self, plan: NullPlan, maker: FactorMaker, y_scan: Scan) -> NullJob:
+        settings = self.settings
+        # flips of sign are about zero, not about a shift
+        unshifted = self.schemes[0][0].name == "sign" or not settings.fit_intercept
+        y_shift = np.zeros(self.t, np.float32) if unshifted else y_scan.shift()
+        exact = not settings.per_target and not self.heldout
+        return NullJob(
+            data=Data(self.X, self.Y, maker.shift, y_shift, settings.fit_intercept, plan.row_step),
+            strip=plan.strip,
+            at_once=plan.at_once,
+            folds=make_nested(settings, self.splits, plan.family, plan.method, maker, exact),
+            products=plan.family == "primal",
+            scoring=settings.scoring,
+            alphas=settings.alphas,
+            schemes=self.schemes,
+            two_sided=self.options.two_sided,
+            journal=self.journal,
+            missing=y_scan.missing,
+            null=self._null_file(),
         )
 
     def _asked(self, prints: list[str]) -> dict[str, Any]:
@@ -213,7 +212,7 @@ class NullRun:
             "route": f"{plan.family}-{plan.method}" + ("-trace" if plan.trace else ""),
         }
 
-    def _null_file(self, t: int) -> np.memmap | None:
+    def _null_file(self) -> np.memmap | None:
         """All null scores on disk, if they are wanted; a larger file takes over the smaller."""
         if not (self.options.keep_null or self.options.tail):
             return None
@@ -222,9 +221,9 @@ class NullRun:
             old = np.load(path, mmap_mode="r+", allow_pickle=False)
             if len(old) >= self.m:
                 return old
-        check_space(self.folder, 4 * self.m * t, "the null")
+        check_space(self.folder, 4 * self.m * self.t, "the null")
         partial_path = self.folder / "null.partial.npy"
-        new = create_array(partial_path, (self.m, t), np.float32)
+        new = create_array(partial_path, (self.m, self.t), np.float32)
         if path.exists():
             for i in range(len(old)):
                 new[i] = old[i]
@@ -243,7 +242,7 @@ class NullRun:
         label: str,
     ) -> None:
         """Run the tasks of a kind whose parts are not there yet, under a progress bar."""
-        grid = TileGrid(self.Y.shape[1], plan.tile, plan.strip)
+        grid = TileGrid(self.t, plan.tile, plan.strip)
         done = self.journal.done(kind)
         if any(stop > last for ranges in done.values() for _, stop in ranges):
             most = max(stop for ranges in done.values() for _, stop in ranges)
@@ -260,11 +259,11 @@ class NullRun:
         tasks.sort(key=lambda task: (task[1], task[0].start))
         with _progress(self.options.progress, label, last - first) as bar:
             share = sum((stop - start) * width(c) for c, start, stop in tasks)
-            bar.update(last - first - share / self.Y.shape[1])
+            bar.update(last - first - share / self.t)
 
             def advance(task: tuple[slice, int, int]) -> None:
                 columns, start, stop = task
-                bar.update((stop - start) * width(columns) / self.Y.shape[1])
+                bar.update((stop - start) * width(columns) / self.t)
 
             map_tasks(function, tasks, self.settings.n_workers, scratch, advance)
 
@@ -277,7 +276,6 @@ class NullRun:
         run_tasks: Callable[..., None],
     ) -> NullJob:
         """Shared alphas, then observed scores; the job with the thresholds of the null."""
-        t = self.Y.shape[1]
         if not self.settings.per_target:
             job = replace(job, choices=self._choose(job, plan, maker, scratch, run_tasks))
         task = observed_task
@@ -286,7 +284,7 @@ class NullRun:
             predictions = []
             for k, split in enumerate(self.splits):
                 path = self.folder / f"prediction_{k}.npy"
-                shape = (len(split.outer.test), t)
+                shape = (len(split.outer.test), self.t)
                 if not path.exists():
                     create_array(path, shape, np.float32)
                 predictions.append(np.load(path, mmap_mode="r+", allow_pickle=False))
@@ -295,7 +293,7 @@ class NullRun:
         observed = np.concatenate(
             [
                 part
-                for columns in TileGrid(t, plan.tile, plan.strip).tiles()
+                for columns in TileGrid(self.t, plan.tile, plan.strip).tiles()
                 for _, _, part in self.journal.read("observed", columns.start)
             ]
         )
@@ -316,7 +314,7 @@ class NullRun:
             return self._choose_by_trace(job, plan, maker, scratch)
         run_tasks(partial(choice_task, job), "choice", OBSERVED, last, "alphas")
         total = np.zeros((1 + last, len(self.splits), len(self.settings.alphas)))
-        for columns in TileGrid(self.Y.shape[1], plan.tile, plan.strip).tiles():
+        for columns in TileGrid(self.t, plan.tile, plan.strip).tiles():
             for start, stop, part in self.journal.read("choice", columns.start):
                 total[start - OBSERVED : stop - OBSERVED] += part
         return total.argmax(axis=2)
@@ -324,7 +322,7 @@ class NullRun:
     def _choose_by_trace(
         self, job: NullJob, plan: NullPlan, maker: FactorMaker, scratch: Path
     ) -> np.ndarray:
-        n, r = self.X.shape[0], len(self.settings.alphas)
+        n, r = self.n, len(self.settings.alphas)
         gaps = missing_ranges(self.journal.done("trace").get(0, []), OBSERVED, self.m, plan.batch)
         if gaps:
             check_space(scratch, 4 * n**2 * r * len(self.splits), "the trace identity")
@@ -335,7 +333,7 @@ class NullRun:
                 self.settings.fit_intercept,
                 scratch / "traces.npy",
             )
-            grid = TileGrid(self.Y.shape[1], plan.tile, plan.strip)
+            grid = TileGrid(self.t, plan.tile, plan.strip)
             with (
                 Crew(threads_per_worker(1)) as crew,
                 _progress(self.options.progress, "alphas", self.m + 1) as bar,
@@ -353,10 +351,9 @@ class NullRun:
     def _count(self, job: NullJob, plan: NullPlan, run_tasks: Callable[..., None]) -> Null:
         """Exceedances, moments and maxima of the null, in the order of the parts."""
         run_tasks(partial(null_task, job), "null", 0, self.m, "null")
-        t = self.Y.shape[1]
-        counts, sums, squares = np.zeros((3, t))
+        counts, sums, squares = np.zeros((3, self.t))
         largest = np.full(self.m, -np.inf)
-        for columns in TileGrid(t, plan.tile, plan.strip).tiles():
+        for columns in TileGrid(self.t, plan.tile, plan.strip).tiles():
             size = width(columns)
             for start, stop, part in self.journal.read("null", columns.start):
                 counts[columns] += part[0, :size]
@@ -373,10 +370,9 @@ class NullRun:
 
     def _stopped(self, job: NullJob, plan: NullPlan, run_tasks: Callable[..., None]) -> Null:
         """Sequential counts: rounds of permutations, each of the targets still running."""
-        t = self.Y.shape[1]
-        counts, drawn = np.zeros(t), np.zeros(t, np.int64)
+        counts, drawn = np.zeros(self.t), np.zeros(self.t, np.int64)
         counts[job.missing] = np.nan
-        tiles = TileGrid(t, plan.tile, plan.strip).tiles()
+        tiles = TileGrid(self.t, plan.tile, plan.strip).tiles()
         for start, stop in missing_ranges([], 0, self.m, plan.batch):
             kind = f"stop{start}"
             round_job = replace(job, hits=_STOP_HITS, counts=counts, drawn=drawn)
