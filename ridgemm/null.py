@@ -1,5 +1,7 @@
 """p-values from a null distribution; nothing here knows what is being tested."""
 
+from typing import Any
+
 import numpy as np
 from scipy.stats import false_discovery_control
 
@@ -15,7 +17,7 @@ __all__ = [
 ]
 
 
-def tail_statistic(scores, two_sided):
+def tail_statistic(scores: Any, two_sided: bool) -> np.ndarray:
     """Return the statistic whose large values speak against the null.
 
     ``scores`` for a one-sided test, ``|scores|`` for a two-sided one. Apply it to observed
@@ -31,7 +33,7 @@ def tail_statistic(scores, two_sided):
     return np.abs(scores) if two_sided else np.asarray(scores)
 
 
-def pvalues(exceedances, n_permutations):
+def pvalues(exceedances: Any, n_permutations: int) -> np.ndarray:
     """Permutation p-values ``(1 + c) / (1 + m)``.
 
     The observed order is one of the ``m + 1`` permutations, so p is never 0.
@@ -62,7 +64,7 @@ def pvalues(exceedances, n_permutations):
     return (1.0 + exceedances) / (1.0 + n_permutations)
 
 
-def count_exceedances(scores, null):
+def count_exceedances(scores: Any, null: Any) -> np.ndarray:
     """Count the values of one null distribution that are >= each score.
 
     Parameters
@@ -92,7 +94,7 @@ def count_exceedances(scores, null):
     return np.where(np.isnan(scores), np.nan, counts)
 
 
-def fwer_pvalues(scores, null_max):
+def fwer_pvalues(scores: Any, null_max: Any) -> np.ndarray:
     """Family-wise error corrected p-values, by the maximum statistic.
 
     ``p_j = (1 + #{null_max >= score_j}) / (1 + m)``: the chance under the null that any target
@@ -117,7 +119,7 @@ def fwer_pvalues(scores, null_max):
     return pvalues(count_exceedances(scores, null_max), np.size(null_max))
 
 
-def fdr_pvalues(p):
+def fdr_pvalues(p: Any) -> np.ndarray:
     """Benjamini-Hochberg adjusted p-values.
 
     ``q_(i) = min over j >= i of min(1, n p_(j) / j)`` for the sorted p-values; the targets with

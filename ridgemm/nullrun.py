@@ -97,6 +97,11 @@ class NullRun:
         self.journal = Journal(folder)
         self.heldout = options.null == "heldout"
         _check_scoring(settings, self.splits)
+        if options.stop and schemes[0][0].exhaustive:
+            raise InputError(
+                f"stop={options.stop!r} needs permutations in a random order, but all {self.m} "
+                "are enumerated; leave it out."
+            )
 
     def execute(self, cache: Path | None) -> PermutationResult:
         """Plan, continue what is there, reduce."""

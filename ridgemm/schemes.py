@@ -8,6 +8,7 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
@@ -215,7 +216,7 @@ class PermutationScheme:
     random_state: int
     _moves: object = field(repr=False)
 
-    def draw(self, i):
+    def draw(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Permutation `i`, a function of ``(random_state, i)`` alone.
 
         The permuted data are ``Y[rows]``, times ``signs[:, None]`` where there are signs.
@@ -244,7 +245,7 @@ class PermutationScheme:
         sequence = np.random.SeedSequence(entropy=self.random_state, spawn_key=(i,))
         return self._moves.random(np.random.Generator(np.random.Philox(sequence)))
 
-    def describe(self):
+    def describe(self) -> str:
         """One sentence that says which permutations are used."""
         moved = _MOVED[self.name, self.n_groups is not None].format(
             n_samples=self.n_samples, n_groups=self.n_groups
@@ -273,7 +274,14 @@ _MOVED = {
 _NAMES = ("free", "within", "whole", "circular", "sign")
 
 
-def permutation_scheme(scheme, n_samples, n_permutations, groups=None, random_state=0, min_shift=1):
+def permutation_scheme(
+    scheme: Any,
+    n_samples: int,
+    n_permutations: int,
+    groups: Any = None,
+    random_state: int = 0,
+    min_shift: int = 1,
+) -> PermutationScheme:
     """Choose which permutations of the rows make the null distribution.
 
     A permutation test asks which rearrangements would be as likely as the observed order if

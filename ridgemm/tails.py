@@ -13,13 +13,11 @@ from ridgemm.errors import InputError
 from ridgemm.null import pvalues
 
 __all__ = [
-    "BesagClifford",
     "TailFit",
     "besag_clifford_pvalues",
     "besag_clifford_update",
     "fit_tails",
     "gpd_pvalues",
-    "merge_tails",
 ]
 
 # The tail starts at the largest 250 null values, at most a quarter of them, and is shortened
@@ -62,36 +60,6 @@ class TailFit:
         """
         excess = np.maximum(np.asarray(observed, dtype=np.float64) - self.threshold, 0.0)
         return self.rate * np.exp(_log_survival(excess, self.shape, self.scale))
-
-
-def merge_tails(tails, null):
-    """Keep the largest null values of each target while permutations stream by.
-
-    The values kept do not depend on how permutations were cut into batches.
-
-    Parameters
-    ----------
-    tails : ndarray of shape (n_targets, n_tail)
-        Largest values so far, in no particular order; -inf at the start. 251 are enough for
-        `fit_tails`.
-    null : ndarray of shape (n_batch, n_targets)
-        Null statistics of a batch of permutations.
-
-    Returns
-    -------
-    ndarray of shape (n_targets, n_tail)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> tails = np.full((2, 2), -np.inf)
-    >>> np.sort(merge_tails(tails, np.array([[3.0, 1.0], [1.0, 5.0], [2.0, 4.0]])))
-    array([[2., 3.],
-           [4., 5.]])
-    """
-    n_tail = tails.shape[1]
-    merged = np.concatenate([tails, null.T], axis=1)
-    return np.partition(merged, -n_tail, axis=1)[:, -n_tail:]
 
 
 def fit_tails(tails, n_permutations):
@@ -348,81 +316,3 @@ def besag_clifford_pvalues(exceedances, n_drawn, stopped):
         raise InputError("n_drawn holds 0; draw at least one permutation of every target.")
     unstopped = ~np.asarray(stopped, dtype=bool)
     return (exceedances + unstopped) / (n_drawn + unstopped)
-
-
-class BesagClifford:
-    """Stop permuting a target once `h` null statistics have reached its observed one.
-
-    A target without effect stops after about ``h / p`` permutations; the work is left for the
-    few that need it. Permutations must come in a random order: do not stop an exhaustive
-    enumeration.
-
-    Parameters
-    ----------
-    observed : array-like of shape (n_targets,)
-        Observed statistics. A NaN target is never run, and its p-value is NaN.
-    h : int, default=10
-        Number of exceedances to stop at. The standard error of a p-value that stopped is about
-        ``p / sqrt(h)``.
-
-    Attributes
-    ----------
-    exceedances : ndarray of float64, shape (n_targets,)
-        Exceedances counted so far.
-    n_drawn : ndarray of int64, shape (n_targets,)
-        Permutations counted so far.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rule = BesagClifford([0.0, 5.0], h=2)
-    >>> null = np.random.default_rng(0).standard_normal((20, 2))
-    >>> for batch in (null[:10], null[10:]):
-    ...     rule.update(batch[:, rule.running], rule.running)
-    >>> rule.running
-    array([1])
-    >>> bool(rule.pvalues()[1] == 1 / 21)
-    True
-    """
-
-    def __init__(self, observed, h=10):
-        if h < 1:
-            raise InputError(f"h={h} is not valid; use an integer >= 1.")
-        self.observed = np.asarray(observed)
-        self.h = h
-        self.exceedances = np.where(np.isnan(self.observed), np.nan, 0.0)
-        self.n_drawn = np.zeros(self.observed.shape, dtype=np.int64)
-
-    @property
-    def stopped(self):
-        """Whether each target needs no more permutations, shape (n_targets,)."""
-        return ~(self.exceedances < self.h)
-
-    @property
-    def running(self):
-        """Indices of the targets that need more permutations."""
-        return np.flatnonzero(~self.stopped)
-
-    def update(self, null, targets=None):
-        """Count the next permutations.
-
-        Parameters
-        ----------
-        null : array-like of shape (n_batch, n_targets) or (n_batch, len(targets))
-            Null statistics, in the order of the permutations. NaN, a statistic that could
-            not be computed, counts as an exceedance.
-        targets : array-like of int, default=None
-            Indices of the targets in `null`, each at most once; all by default.
-        """
-        targets = slice(None) if targets is None else targets
-        exceedances, n_drawn = self.exceedances[targets], self.n_drawn[targets]
-        hits = ~(np.asarray(null) < self.observed[targets])
-        besag_clifford_update(exceedances, n_drawn, hits, self.h)
-        self.exceedances[targets], self.n_drawn[targets] = exceedances, n_drawn
-
-    def pvalues(self):
-        """Return the p-values, shape (n_targets,), valid when every target stopped or used all.
-
-        Stop at a number of permutations fixed beforehand, not when the p-values please.
-        """
-        return besag_clifford_pvalues(self.exceedances, self.n_drawn, self.stopped)
