@@ -1,12 +1,16 @@
-"""Command line: ``python -m bench NAME [--quick] [--repeats N] [--json FILE]``."""
+"""Command line: ``python -m bench NAME [--quick] [--repeats N] [--json FILE]``.
+
+The permutation tests take ``--permutations N`` as well, ``genetics`` ``--shared-permutations``.
+"""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 from pathlib import Path
 
-from bench import cache, lowram, peers, xty
+from bench import cache, genetics, lowram, nullmemory, peers, xty
 from bench._machine import machine, sgemm_gflops, versions
 from bench._run import table
 
@@ -16,14 +20,20 @@ BENCHMARKS = {
     "xty": (xty.run, "a whole cross-validated fit against the bare product X.T @ Y"),
     "lowram": (lowram.run, "an 8 GB Y under memory_limit='1GB' (16 GB of free disk)"),
     "cache": (cache.run, "a second fit with the same X and folds under one cache_dir"),
+    "genetics": (genetics.run, "a nested permutation test on 1500 x 500000 int8 x 1000"),
+    "null-memory": (nullmemory.run, "nulls on 200000 targets under memory_limit='1GB'"),
+}
+OPTIONS = {
+    "permutations": "permutations that are measured",
+    "shared_permutations": "permutations with one alpha for all targets",
 }
 
 
-def run(name: str, quick: bool, repeats: int | None) -> dict:
+def run(name: str, quick: bool, repeats: int | None, **options: int) -> dict:
     """Run a benchmark and return its report."""
     size = 500 if quick else 4000
     start = sgemm_gflops(size)
-    result = BENCHMARKS[name][0](quick, repeats or (1 if quick else None))
+    result = BENCHMARKS[name][0](quick, repeats or (1 if quick else None), **options)
     sgemm = {"size": size, "start": start, "end": sgemm_gflops(size)}
     return {
         "name": name,
@@ -44,13 +54,18 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="left out: list them")
     parser.add_argument("--quick", action="store_true", help="a small form, for tests")
     parser.add_argument("--repeats", type=_positive, help="runs of each contender")
+    for option, line in OPTIONS.items():
+        parser.add_argument("--" + option.replace("_", "-"), type=_positive, metavar="N", help=line)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report here")
     arguments = parser.parse_args()
     if arguments.name is None:
         for name, (_, line) in BENCHMARKS.items():
             print(f"{name:14}{line}")
         return
-    report = run(arguments.name, arguments.quick, arguments.repeats)
+    options = {key: value for key in OPTIONS if (value := getattr(arguments, key)) is not None}
+    for option in options.keys() - inspect.signature(BENCHMARKS[arguments.name][0]).parameters:
+        parser.error(f"{arguments.name} does not take --{option.replace('_', '-')}")
+    report = run(arguments.name, arguments.quick, arguments.repeats, **options)
     print(table(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -26,6 +26,7 @@ import numpy as np
 
 from ridgemm import blas
 from ridgemm.folds import Fold
+from ridgemm.mapreduce import one_blas_thread
 from ridgemm.sources import Source
 from ridgemm.store import Store, create_array, key
 from ridgemm.tiles import row_pieces, spans, width
@@ -34,6 +35,7 @@ from ridgemm.workspace import Workspace
 log = logging.getLogger("ridgemm")
 
 FORMAT = 1
+_SMALL = 256
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -137,11 +139,13 @@ class FactorMaker:
 
     def make(self, family: str, requests: Sequence[Request]) -> list[Factors]:
         """Factors of all `requests` by one family: "primal", "svd" or "dual"."""
-        if family == "dual":
-            return self.dual([request.fold for request in requests])
-        if family == "svd":
-            return [self.svd(request.fold) for request in requests]
-        return [self.primal(request) for request in requests]
+        side = self.X.shape[0 if family == "dual" else 1]
+        with one_blas_thread(side < _SMALL):
+            if family == "dual":
+                return self.dual([request.fold for request in requests])
+            if family == "svd":
+                return [self.svd(request.fold) for request in requests]
+            return [self.primal(request) for request in requests]
 
     # -- primal: eigh of the p x p Gram ------------------------------------------------------
 

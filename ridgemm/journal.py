@@ -6,15 +6,19 @@ that were under way and nothing else. What is done is what is there; there is no
 
 import json
 import os
+import shutil
+import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from ridgemm.errors import InputError, StorageError
-from ridgemm.store import check_folder
+from ridgemm.store import check_folder, open_array
 
 REQUEST = "request.json"
 
@@ -53,6 +57,7 @@ class Journal:
             The folder cannot be written or read.
         """
         check_folder(self.parts, "out")
+        self._sweep()
         path = self.folder / REQUEST
         if not path.exists():
             if any(self.parts.iterdir()):
@@ -63,8 +68,8 @@ class Journal:
             return dict(request["chosen"])
         try:
             begun = json.loads(path.read_text())
-            asked, chosen = begun["asked"], begun["chosen"]
-        except (OSError, ValueError, KeyError) as error:
+            asked, chosen = dict(begun["asked"]), dict(begun["chosen"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{str(path)!r} cannot be read ({error})") from error
         now = json.loads(json.dumps(request["asked"]))
         different = [
@@ -79,10 +84,31 @@ class Journal:
             )
         return chosen
 
+    def scratch(self) -> tempfile.TemporaryDirectory[str]:
+        """A folder for what this process alone needs; the next run removes a dead one's."""
+        return tempfile.TemporaryDirectory(prefix=f"scratch-{os.getpid()}-", dir=self.folder)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left: scratch folders and half-written files."""
+        left = [*self.folder.glob("scratch-*"), *self.folder.glob("result.partial-*")]
+        for path in [*left, *self.parts.glob("partial-*")]:
+            pid = path.name.split("-")[1]
+            if pid.isdigit() and psutil.pid_exists(int(pid)) and int(pid) != os.getpid():
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def forget(self, kind: str) -> None:
+        """Remove the parts of a kind."""
+        for path in self.parts.glob(f"{kind}_*.npy"):
+            path.unlink()
+
     def publish(self, kind: str, tile: int, start: int, stop: int, part: np.ndarray) -> None:
         """Write a part: permutations `start` to `stop` of the tile that begins at `tile`."""
         path = self.parts / f"{kind}_{tile}_{start}_{stop}.npy"
-        partial = self.parts / f"{uuid.uuid4().hex}.partial"
+        partial = self.parts / f"partial-{os.getpid()}-{uuid.uuid4().hex}"
         try:
             with open(partial, "wb") as file:
                 np.save(file, part)
@@ -97,9 +123,16 @@ class Journal:
             ) from error
 
     def done(self, kind: str) -> dict[int, list[tuple[int, int]]]:
-        """Ranges of permutations that are there, in order, by tile."""
+        """Ranges of permutations that are there and whole, in order, by tile."""
         ranges: dict[int, list[tuple[int, int]]] = {}
         for path in self.parts.glob(f"{kind}_*.npy"):
+            try:
+                open_array(path)
+            except (ValueError, EOFError, OSError) as error:
+                message = f"{str(path)!r} is damaged ({error}); it is computed again"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
+                path.unlink()
+                continue
             tile, start, stop = map(int, path.stem.split("_")[1:])
             ranges.setdefault(tile, []).append((start, stop))
         return {tile: sorted(found) for tile, found in ranges.items()}
@@ -108,13 +141,7 @@ class Journal:
         """Parts of a tile in order, as ``(start, stop, part)``."""
         for start, stop in self.done(kind).get(tile, []):
             path = self.parts / f"{kind}_{tile}_{start}_{stop}.npy"
-            try:
-                yield start, stop, np.load(path, allow_pickle=False)
-            except (ValueError, EOFError, OSError) as error:
-                raise StorageError(
-                    f"{str(path)!r} cannot be read ({error}); delete it and make the same call "
-                    "again."
-                ) from error
+            yield start, stop, np.load(path, allow_pickle=False)
 
 
 def missing_ranges(

@@ -5,6 +5,7 @@ small arrays. It writes into its own slice of a shared memmap and returns nothin
 The sole importer of joblib and threadpoolctl.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,13 @@ class Crew:
 def _libraries() -> ThreadpoolController:
     # looking for the loaded libraries takes longer than a small fit
     return ThreadpoolController()
+
+
+def one_blas_thread(wanted: bool) -> contextlib.AbstractContextManager[object]:
+    """BLAS on one thread for a while: small matrices are slower on many."""
+    if not wanted:
+        return contextlib.nullcontext()
+    return _libraries().limit(limits=1, user_api="blas")
 
 
 def count_workers(n_jobs: Any) -> int:

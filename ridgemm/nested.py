@@ -102,6 +102,7 @@ def make_nested(
     method: str,
     maker: FactorMaker,
     exact: bool,
+    outer_method: str,
 ) -> tuple[NestedFold, ...]:
     """Factors and candidates of all splits.
 
@@ -110,10 +111,12 @@ def make_nested(
     settings : Settings
     splits : sequence of NestedSplit
     family, method : str
-        `method` is that of K-folds; LOO and GCV inside have their own.
+        `method` is that of inner K-folds; LOO and GCV have their own.
     maker : FactorMaker
     exact : bool
         Outer candidates with a member for each alpha (`ridgemm.crossvalidation.only`).
+    outer_method : str
+        `method`, or "products" where predictions are to be written.
     """
     requests = [
         Request(
@@ -122,7 +125,9 @@ def make_nested(
             split.group.in_train[i],
             split.group.in_test[i],
             # LOO inside needs the projected rows, whatever scores the outer fold
-            method == "statistics" and (settings.kind == "folds" or fold is split.outer),
+            outer_method == "statistics"
+            if fold is split.outer
+            else method == "statistics" and settings.kind == "folds",
         )
         for split in splits
         for i, fold in enumerate((*split.inner, split.outer))
@@ -143,8 +148,8 @@ def make_nested(
                 split.group.atoms,
                 tuple(inside),
                 method if settings.kind == "folds" else settings.kind,
-                _candidates(outer, settings, method, maker, exact),
-                method,
+                _candidates(outer, settings, outer_method, maker, exact),
+                outer_method,
             )
         )
     return tuple(nested)

@@ -18,7 +18,9 @@ _METHODS = (
     ("dual", "products"),
 )
 _SMALLEST_STRIP = 16
+_STRIPS = 4  # of a tile: neither workers nor threads change the shape of a product
 _TASK_FLOPS = 4e11  # a few seconds: what a kill costs
+TRACE_BATCH = 32  # permutations that share one reading of the error matrices
 _LARGEST_TRACE = 40_000  # n^2 has to fit the integers of BLAS
 
 
@@ -119,9 +121,6 @@ def _allowed(problem: NullProblem) -> list[tuple[str, str]]:
                 continue
             if family == "svd" and problem.smallest_alpha >= PRIMAL_RESOLUTION:
                 continue
-        # predictions are written, so they have to be made
-        if problem.heldout and method != "products":
-            continue
         # LOO and GCV of a tall family subtract a fit that may interpolate
         if settings.kind != "folds" and family != "dual" and smallest_train < 1.25 * p:
             continue
@@ -161,15 +160,14 @@ def _fit_tiles(problem: NullProblem, family: str, method: str) -> NullPlan:
         peak_bytes=0,
     )
     while True:
-        tile = -(-t // settings.n_workers) if t > plan.strip * settings.n_workers else t
-        tile = -(-tile // plan.strip) * plan.strip
+        tile = min(_STRIPS * plan.strip, t)
         while True:
             fitted = _with_tile(problem, replace(plan, tile=min(tile, t)), flops)
             if fitted.peak_bytes <= settings.memory_limit:
                 return fitted
             if tile <= plan.strip:
                 break
-            tile = max(plan.strip, tile // plan.strip * 3 // 4 * plan.strip)
+            tile = max(plan.strip, tile // 2)
         if plan.strip <= _SMALLEST_STRIP:
             return fitted
         plan = replace(
@@ -181,17 +179,16 @@ def _fit_tiles(problem: NullProblem, family: str, method: str) -> NullPlan:
 
 
 def _with_tile(problem: NullProblem, plan: NullPlan, flops: float) -> NullPlan:
-    # few targets: several permutations fill the strips of all threads
-    at_once = 1
-    if not problem.shared_refit or (plan.trace is False and problem.heldout):
-        at_once = max(1, problem.n_threads * plan.strip // plan.tile)
-    if problem.shared_refit:
-        at_once = 1
+    # few targets: several permutations fill the strips; with a shared alpha each permutation has
+    # its own, and a product to itself
+    at_once = 1 if problem.shared_refit else max(1, _STRIPS * plan.strip // plan.tile)
+    columns = at_once * plan.tile
+    strip = -(-columns // -(-columns // plan.strip))
     wanted = int(_TASK_FLOPS / (flops * plan.tile)) if not problem.heldout else 200
     share = -(-problem.n_permutations // (4 * problem.settings.n_workers))
     batch = max(1, min(wanted, share, 1000))
     batch = -(-batch // at_once) * at_once
-    plan = replace(plan, at_once=at_once, batch=batch)
+    plan = replace(plan, strip=strip, at_once=at_once, batch=batch)
     return replace(plan, peak_bytes=_peak_bytes(problem, plan))
 
 
@@ -204,7 +201,7 @@ def _peak_bytes(problem: NullProblem, plan: NullPlan) -> int:
     outputs = 120 * t + 100 * p + indices
     trace = 0
     if plan.trace:
-        trace = 16 * n**2 + 4 * n * plan.tile + 4 * 16 * n * plan.batch * problem.n_threads
+        trace = 16 * n**2 + 4 * n * plan.tile + 4 * 16 * n * TRACE_BATCH * problem.n_threads
         trace += 24 * n * n_test
     stages = max(factors, settings.n_workers * _task_bytes(problem, plan, n_test), trace)
     return OVERHEAD * settings.n_workers + outputs + stages
@@ -220,7 +217,8 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
     if plan.family == "primal":
         shared += 4 * (n_atoms * p * columns + plan.row_step * p)
     strip = 2 * n + 3 * k + 8 * r + n_test
-    strip += {"statistics": r * k, "operators": r * n_test, "products": (1 + r) * n_test}[
-        plan.method
-    ]
+    strip += max(
+        {"statistics": r * k, "operators": r * n_test, "products": (1 + r) * n_test}[plan.method],
+        (1 + r) * n_test if problem.heldout else 0,
+    )
     return shared + problem.n_threads * 4 * strip * plan.strip

@@ -1,7 +1,6 @@
 """A permutation test in its run folder: plan, continue what is there, reduce."""
 
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ from ridgemm.folds import Fold
 from ridgemm.journal import Journal, missing_ranges
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
 from ridgemm.nested import make_nested, nested_splits
-from ridgemm.nullplan import NullPlan, NullProblem, plan_null
+from ridgemm.nullplan import TRACE_BATCH, NullPlan, NullProblem, plan_null
 from ridgemm.nulltasks import (
     OBSERVED,
     NullJob,
@@ -87,11 +86,12 @@ class NullRun:
         outer: Sequence[Fold],
         groups: np.ndarray | None,
         schemes: tuple[tuple[PermutationScheme, np.ndarray], ...],
+        identity: str,
         folder: Path,
     ):
         self.settings, self.options, self.X, self.Y = settings, options, X, Y
         (self.n, self.p), self.t = X.shape, Y.shape[1]
-        self.schemes, self.folder = schemes, folder
+        self.schemes, self.identity, self.folder = schemes, identity, folder
         self.m = schemes[0][0].n_permutations
         self.splits = nested_splits(settings, outer, groups, X.shape[0])
         self.journal = Journal(folder)
@@ -119,7 +119,7 @@ class NullRun:
             **self.journal.open({"asked": self._asked(prints), "chosen": plan.chosen()})
         )
         log.info("permutation test by %s-%s", plan.family, plan.method)
-        with tempfile.TemporaryDirectory(prefix="scratch-", dir=self.folder) as name:
+        with self.journal.scratch() as name:
             scratch = Path(name)
             maker = FactorMaker(
                 self.X,
@@ -165,11 +165,14 @@ class NullRun:
         unshifted = self.schemes[0][0].name == "sign" or not settings.fit_intercept
         y_shift = np.zeros(self.t, np.float32) if unshifted else y_scan.shift()
         exact = not settings.per_target and not self.heldout
+        outer_method = "products" if self.heldout else plan.method
         return NullJob(
             data=Data(self.X, self.Y, maker.shift, y_shift, settings.fit_intercept, plan.row_step),
             strip=plan.strip,
             at_once=plan.at_once,
-            folds=make_nested(settings, self.splits, plan.family, plan.method, maker, exact),
+            folds=make_nested(
+                settings, self.splits, plan.family, plan.method, maker, exact, outer_method
+            ),
             products=plan.family == "primal",
             scoring=settings.scoring,
             alphas=settings.alphas,
@@ -197,7 +200,7 @@ class NullRun:
             "outer folds": key(*rows),
             "inner folds": key(settings.kind, *inner),
             "scheme": scheme.name,
-            "permutations": key(*(order_of.draw(0)[0] for order_of, _ in self.schemes)),
+            "permutations": self.identity,
             "exhaustive": scheme.exhaustive,
             "random_state": scheme.random_state,
             "null": options.null,
@@ -209,13 +212,23 @@ class NullRun:
 
     def _describe(self, plan: NullPlan) -> dict[str, Any]:
         return {
-            "scheme": self.schemes[0][0].describe(),
+            "scheme": self._describe_scheme(),
             "null": self.options.null,
             "scoring": self.settings.scoring,
             "alpha_per_target": self.settings.per_target,
             "n_outer_folds": len(self.splits),
             "route": f"{plan.family}-{plan.method}" + ("-trace" if plan.trace else ""),
         }
+
+    def _describe_scheme(self) -> str:
+        scheme = self.schemes[0][0]
+        if len(self.schemes) == 1:
+            return scheme.describe()
+        sizes = [len(rows) for _, rows in self.schemes]
+        return (
+            f"{self.m} random {scheme.name} permutations inside each of {len(sizes)} held-out sets "
+            f"of {min(sizes)} to {max(sizes)} rows."
+        )
 
     def _null_file(self) -> np.memmap | None:
         """All null scores on disk, if they are wanted; a larger file takes over the smaller."""
@@ -291,6 +304,8 @@ class NullRun:
                 path = self.folder / f"prediction_{k}.npy"
                 shape = (len(split.outer.test), self.t)
                 if not path.exists():
+                    # observed scores without the predictions they are of are no use
+                    self.journal.forget("observed")
                     create_array(path, shape, np.float32)
                 predictions.append(np.load(path, mmap_mode="r+", allow_pickle=False))
             job = replace(job, predictions=tuple(predictions))
@@ -328,21 +343,19 @@ class NullRun:
         self, job: NullJob, plan: NullPlan, maker: FactorMaker, scratch: Path
     ) -> np.ndarray:
         n, r = self.n, len(self.settings.alphas)
-        gaps = missing_ranges(self.journal.done("trace").get(0, []), OBSERVED, self.m, plan.batch)
+        done = self.journal.done("trace").get(0, [])
+        gaps = missing_ranges(done, OBSERVED, self.m, TRACE_BATCH)
         if gaps:
             check_space(scratch, 4 * n**2 * r * len(self.splits), "the trace identity")
-            M = error_matrices(
-                self.splits,
-                maker,
-                self.settings.alphas,
-                self.settings.fit_intercept,
-                scratch / "traces.npy",
-            )
             grid = TileGrid(self.t, plan.tile, plan.strip)
+            settings, path = self.settings, scratch / "traces.npy"
             with (
                 Crew(threads_per_worker(1)) as crew,
                 _progress(self.options.progress, "alphas", self.m + 1) as bar,
             ):
+                M = error_matrices(
+                    self.splits, maker, settings.alphas, settings.fit_intercept, path, crew
+                )
                 S = target_gram(job.data, grid, job.missing, crew)
                 for start, stop in gaps:
                     orders = [order(job, i) for i in range(start, stop)]
@@ -379,7 +392,7 @@ class NullRun:
         counts[job.missing] = np.nan
         tiles = TileGrid(self.t, plan.tile, plan.strip).tiles()
         for start, stop in missing_ranges([], 0, self.m, plan.batch):
-            kind = f"stop{start}"
+            kind = f"stop-{start}-{stop}"
             round_job = replace(job, hits=_STOP_HITS, counts=counts, drawn=drawn)
             run_tasks(partial(stop_task, round_job), kind, start, stop, f"null from {start}")
             counts, drawn = counts.copy(), drawn.copy()

@@ -4,6 +4,7 @@ Permutation -1 is the observed order, scored by the same code, so that a permuta
 changes nothing gives the same bits and counts as a tie. A task publishes one part.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,11 +100,31 @@ def order(job: NullJob, i: int) -> Order:
     return Order(rows, signs)
 
 
+def blocks(job: NullJob, start: int, stop: int) -> Iterator[tuple[list[int], slice, slice]]:
+    """Permutations of every product between `start` and `stop`.
+
+    A product always has the same width, whatever range a task or a resumed run was cut to:
+    blocks lie at multiples of ``at_once`` and are filled up with the observed order.
+
+    Yields
+    ------
+    numbers : list of int
+    inside : slice
+        Which of them were asked for.
+    here : slice
+        Their places counted from `start`.
+    """
+    for first in range(start // job.at_once * job.at_once, stop, job.at_once):
+        low, high = max(first, start), min(first + job.at_once, stop)
+        numbers = [i if low <= i < high else OBSERVED for i in range(first, first + job.at_once)]
+        yield numbers, slice(low - first, high - first), slice(low - start, high - start)
+
+
 def observed_task(job: NullJob, crew: Crew, task: Task) -> None:
     """Publish the observed scores of a tile."""
     columns, _, _ = task
     tile = TargetTile(job.data, columns, crew, resident=True)
-    (scores,) = _refit_scores(job, tile, crew, [OBSERVED])
+    scores = _refit_scores(job, tile, crew, [OBSERVED] * job.at_once)[0]
     job.journal.publish("observed", columns.start, OBSERVED, 0, scores)
 
 
@@ -120,14 +141,13 @@ def null_task(job: NullJob, crew: Crew, task: Task) -> None:
     part[3] = -np.inf
     threshold = np.ascontiguousarray(job.threshold[columns])
     scores_of = _refit_scores if job.predictions is None else _heldout_scores
-    for span in spans(m, job.at_once):
-        numbers = list(range(start + span.start, start + span.stop))
-        scores = scores_of(job, tile, crew, numbers)
+    for numbers, inside, here in blocks(job, start, stop):
+        scores = scores_of(job, tile, crew, numbers)[inside]
         if job.null is not None:
-            job.null[numbers[0] : numbers[-1] + 1, columns] = scores
+            job.null[start + here.start : start + here.stop, columns] = scores
         statistics = tail_statistic(scores, job.two_sided)
-        for i, statistic in zip(numbers, statistics, strict=True):
-            largest = part[3, i - start : i - start + 1]
+        for i, statistic in zip(range(here.start, here.stop), statistics, strict=True):
+            largest = part[3, i : i + 1]
             count_null(statistic, threshold, part[0], part[1], part[2], largest)
     job.journal.publish("null", columns.start, start, stop, part)
 
@@ -142,18 +162,18 @@ def stop_task(job: NullJob, crew: Crew, task: Task) -> None:
     scores_of = _heldout_scores if job.predictions is not None else _refit_scores
     if scores_of is _refit_scores:
         tile.keep(running)
-    for span in spans(stop - start, job.at_once):
+    for numbers, inside, _ in blocks(job, start, stop):
         if not len(running):
             break
-        numbers = list(range(start + span.start, start + span.stop))
-        scores = scores_of(job, tile, crew, numbers)
+        scores = scores_of(job, tile, crew, numbers)[inside]
         if scores.shape[1] > len(running):
             scores = scores[:, running]
         hits = tail_statistic(scores, job.two_sided) >= threshold[running]
         some_counts, some_drawn = counts[running], drawn[running]
         besag_clifford_update(some_counts, some_drawn, hits, job.hits)
         counts[running], drawn[running] = some_counts, some_drawn
-    job.journal.publish(f"stop{start}", columns.start, start, stop, np.stack([counts, drawn]))
+    kind = f"stop-{start}-{stop}"
+    job.journal.publish(kind, columns.start, start, stop, np.stack([counts, drawn]))
 
 
 def choice_task(job: NullJob, crew: Crew, task: Task) -> None:
@@ -161,9 +181,8 @@ def choice_task(job: NullJob, crew: Crew, task: Task) -> None:
     columns, start, stop = task
     tile = TargetTile(job.data, columns, crew, resident=True)
     part = np.zeros((stop - start, len(job.folds), len(job.alphas)))
-    for span in spans(stop - start, job.at_once):
-        numbers = range(start + span.start, start + span.stop)
-        strips = _permute(job, tile, list(numbers))
+    for numbers, inside, here in blocks(job, start, stop):
+        strips = _permute(job, tile, numbers)
         inner = crew.shared.array("inner", (len(job.alphas), tile.size), np.float64)
         for k, fold in enumerate(job.folds):
             tile.load_atoms(fold.atoms, strips, job.products)
@@ -173,7 +192,7 @@ def choice_task(job: NullJob, crew: Crew, task: Task) -> None:
 
             crew.team.run(choose, strips)
             by_order = inner.reshape(len(job.alphas), len(numbers), -1)
-            part[span, k] = by_order[:, :, ~job.missing[columns]].sum(axis=2).T
+            part[here, k] = by_order[:, inside][:, :, ~job.missing[columns]].sum(axis=2).T
     job.journal.publish("choice", columns.start, start, stop, part)
 
 
@@ -271,10 +290,9 @@ def _heldout_scores(job: NullJob, tile: TargetTile, crew: Crew, numbers: list[in
         def add(slot: int, strip: slice, k: int = k, fold: NestedFold = fold) -> None:
             view = fold.outer.view
             here = slice(tile.columns.start + strip.start, tile.columns.start + strip.stop)
-            mean = tile.train_mean(view, strip)
+            mean, constant = tile.train_mean(view, strip), tile.is_constant(view, strip)
             prediction = job.predictions[k][:, here]
-            n, _, y_square = tile.centered_moments(view, view.in_test, strip)
-            y_total = tile.centered_moments(view, view.in_test, strip)[1]
+            n, y_total, y_square = tile.centered_moments(view, view.in_test, strip)
             squares = np.einsum("ij,ij->j", prediction, prediction, dtype=np.float64)
             totals = prediction.sum(axis=0, dtype=np.float64)
             for i, moved in enumerate(orders):
@@ -285,7 +303,10 @@ def _heldout_scores(job: NullJob, tile: TargetTile, crew: Crew, numbers: list[in
                 # flips change the sum, and with it the squares about the training mean
                 square = y_square - 2 * mean * (sums[0] - y_total)
                 moments = Moments(n, sums[0], square, totals, squares, sums[1])
-                total[i, strip] += score(job.scoring, moments)
+                scores = score(job.scoring, moments)
+                if job.scoring == "correlation":
+                    scores[constant] = 0
+                total[i, strip] += scores
 
         crew.team.run(add, strips)
     total /= len(job.folds)

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from ridgemm import blas
-from ridgemm.factors import FactorMaker
+from ridgemm.factors import FactorMaker, Factors
+from ridgemm.folds import Fold
 from ridgemm.kernels import gather_square
 from ridgemm.mapreduce import Crew
 from ridgemm.nested import NestedSplit
-from ridgemm.projections import Data, FoldView, Order, TargetTile
+from ridgemm.projections import Data, Order, TargetTile
 from ridgemm.store import create_array
 from ridgemm.tiles import TileGrid, spans, width
 
@@ -29,6 +30,7 @@ def error_matrices(
     alphas: np.ndarray,
     intercept: bool,
     path: Path,
+    crew: Crew,
 ) -> np.ndarray:
     """Every :math:`M_{k\\alpha}`, embedded in all samples: (n_outer * n_alphas, n, n) float32.
 
@@ -41,41 +43,45 @@ def error_matrices(
     intercept : bool
     path : Path
         File to write.
+    crew : Crew
     """
     n, r = maker.X.shape[0], len(alphas)
     M = create_array(path, (len(splits) * r, n, n), np.float32)
-    for k, split in enumerate(splits):
-        for fold, factors in zip(split.inner, maker.dual(split.inner), strict=True):
-            nothing = np.zeros(0, dtype=bool)
-            view = FoldView(fold.train, fold.test, nothing, nothing, factors)
-            weight = 1 / (len(fold.test) * len(split.inner))
+    made = [maker.dual(split.inner) for split in splits]
+
+    def add(_: int, k: int) -> None:
+        for fold, factors in zip(splits[k].inner, made[k], strict=True):
+            weight = np.sqrt(1 / (len(fold.test) * len(splits[k].inner)))
             for a, alpha in enumerate(alphas):
-                E = _residual_operator(view, alpha, n, intercept)
-                E *= np.sqrt(weight)
+                E = _residual_operator(fold, factors, alpha, n, intercept)
+                E *= weight
                 blas.syrk(E.astype(np.float32), M[k * r + a], accumulate=True)
-    for matrix in M:
-        blas.symmetrise(matrix)
+        for matrix in M[k * r : (k + 1) * r]:
+            blas.symmetrise(matrix)
+
+    crew.team.run(add, range(len(splits)))
     return M
 
 
-def _residual_operator(view: FoldView, alpha: float, n: int, intercept: bool) -> np.ndarray:
+def _residual_operator(
+    fold: Fold, factors: Factors, alpha: float, n: int, intercept: bool
+) -> np.ndarray:
     """E with ``E y`` the residuals of a fold's test rows; (n_test, n) float64."""
-    factors, m = view.factors, len(view.train)
     shrunk = factors.heldout / (factors.eigenvalues + alpha)
     H = shrunk @ factors.basis.T.astype(np.float64)
     if intercept:
         H -= H.mean(axis=1, keepdims=True)
-        H += 1 / m
-    E = np.zeros((len(view.test), n))
-    E[:, view.train] = -H
-    E[np.arange(len(view.test)), view.test] += 1
+        H += 1 / len(fold.train)
+    E = np.zeros((len(fold.test), n))
+    E[:, fold.train] = -H
+    E[np.arange(len(fold.test)), fold.test] += 1
     return E
 
 
 def target_gram(data: Data, grid: TileGrid, skip: np.ndarray, crew: Crew) -> np.ndarray:
     """``Y Y.T`` (n, n) float32, without the targets in `skip`."""
     n = data.Y.shape[0]
-    S, product = np.zeros((n, n)), crew.shared.array("product", (n, n))
+    S, product = np.zeros((n, n)), crew.shared.zeros("product", (n, n), np.float32)
     for columns in grid.tiles():
         Y = TargetTile(data, columns, crew, resident=True).Y
         if skip[columns].any():

@@ -1,5 +1,7 @@
 """permutation_test: validate and run."""
 
+import contextlib
+import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from ridgemm.nullrun import NullRun, Options
 from ridgemm.results import PermutationResult
 from ridgemm.schemes import PermutationScheme, permutation_scheme
 from ridgemm.sources import as_source
+from ridgemm.store import key
 
 
 def permutation_test(
@@ -135,16 +138,24 @@ def permutation_test(
     outer = make_folds(cv, X.shape[0], groups)
     groups = None if groups is None else np.asarray(groups)
     schemes = _schemes(scheme, outer, X.shape[0], n_permutations, groups, random_state, options)
-    temporary = None
-    if out is None:
-        temporary = tempfile.TemporaryDirectory(prefix="ridgemm-", dir=model.cache_dir)
-    folder = Path(temporary.name if temporary else out)
-    run = NullRun(settings, options, X, Y, outer, groups, schemes, folder)
+    identity = key(
+        scheme if isinstance(scheme, str) else np.asarray(scheme, dtype=np.int64),
+        [] if groups is None else np.unique(groups, return_inverse=True)[1].tolist(),
+        min_shift,
+    )
+    arguments = (settings, options, X, Y, outer, groups, schemes, identity)
+    cache = None if model.cache_dir is None else Path(model.cache_dir)
     with logging_to_stderr(model.verbose):
-        result = run.execute(None if model.cache_dir is None else Path(model.cache_dir))
-    if temporary is not None:
-        weakref.finalize(result, temporary.cleanup)
-    return result
+        if out is not None:
+            return NullRun(*arguments, Path(out)).execute(cache)
+        with contextlib.ExitStack() as stack:
+            folder = tempfile.mkdtemp(prefix="ridgemm-", dir=model.cache_dir)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            result = NullRun(*arguments, Path(folder)).execute(cache)
+            # from now on the folder lives as long as the result
+            stack.pop_all()
+            weakref.finalize(result, shutil.rmtree, folder, ignore_errors=True)
+            return result
 
 
 def _schemes(

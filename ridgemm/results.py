@@ -153,7 +153,15 @@ class PermutationResult:
         """A result that a run left; `ridgemm.load` calls this."""
         manifest = read_manifest(folder)
         arrays = {name: np.array(array) for name, array in read_entry(folder).items()}
-        null = open_array(folder / "null.npy") if manifest["has_null"] else None
+        null = None
+        if manifest["has_null"]:
+            try:
+                null = open_array(folder / "null.npy")[: manifest["n_permutations"]]
+            except (OSError, ValueError, EOFError) as error:
+                raise StorageError(
+                    f"{str(folder / 'null.npy')!r} cannot be read ({error}); make the same call of "
+                    "permutation_test again in a new folder."
+                ) from error
         keep = {name: manifest[name] for name in ("n_permutations", "description", "two_sided")}
         return cls(**arrays, **keep, folder=folder, null=null)
 
@@ -219,7 +227,7 @@ def _tail_pvalues(
 
 def _write(folder: Path, arrays: dict[str, np.ndarray], manifest: dict[str, Any]) -> None:
     """Write the arrays of a result, each renamed into place, the manifest last."""
-    partial = folder / f"result.partial-{uuid.uuid4().hex}"
+    partial = folder / f"result.partial-{os.getpid()}-{uuid.uuid4().hex}"
     partial.mkdir()
     try:
         for name, array in arrays.items():

@@ -18,6 +18,7 @@ from ridgemm.threads import Team
 from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
 
+_SKIP = ", or in permutation_test leave those targets out with missing='skip'"
 LARGEST = float(np.finfo(np.float32).max)
 # Numba has no float16 on the CPU, and foreign byte orders are not worth a kernel
 _KERNEL_DTYPES = frozenset(np.dtype(c) for c in "bBhHiIlLfd")
@@ -243,7 +244,7 @@ def _refuse_unusable(source: Source, count: int, step: int) -> None:
                 raise InputError(
                     f"{source.name} has {count} value(s) that are NaN, infinite or beyond "
                     f"float32, the first at row {row}, column {column} ({line[column]}); "
-                    "remove or impute them."
+                    f"remove or impute them{_SKIP if source.name == 'Y' else ''}."
                 )
 
 
@@ -255,7 +256,10 @@ def largest_eigenvalue(X: Source, standardize: bool) -> float:
     n, p = X.shape
     rows = np.unique(np.linspace(0, n - 1, min(n, 256)).astype(int))
     step = -(-p // 4096)
-    sample = np.stack([np.asarray(X.data[i : i + 1, :], np.float64)[0, ::step] for i in rows])
+    # converted after the thinning: a view would keep every whole row alive
+    sample = np.stack(
+        [np.asarray(X.data[i : i + 1, :])[0, ::step].astype(np.float64) for i in rows]
+    )
     if not np.isfinite(sample).all():
         return 1.0  # the scan will say where
     sample -= sample.mean(axis=0)

@@ -160,7 +160,7 @@ class Store:
         try:
             build(partial)
             write_manifest(partial, {}, self.durable)
-            publish(partial, final)
+            publish(partial, final, self.durable)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return read_entry(final, verify=False)
@@ -180,7 +180,7 @@ def write_manifest(folder: Path, content: Mapping[str, Any], durable: bool = Tru
         _synchronise(folder)
 
 
-def publish(partial: Path, final: Path) -> None:
+def publish(partial: Path, final: Path, durable: bool = True) -> None:
     """Rename a finished folder into place; the first to publish wins."""
     try:
         os.rename(partial, final)
@@ -189,7 +189,8 @@ def publish(partial: Path, final: Path) -> None:
             raise
         log.info("%s was published by another process", final.name)
         return
-    _synchronise(final.parent)
+    if durable:
+        _synchronise(final.parent)
 
 
 def _synchronise(path: Path) -> None:

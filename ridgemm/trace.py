@@ -69,7 +69,7 @@ def _target_gram(
     """``Y Y.T`` (float64), each target divided by its standard variation over `test` rows."""
     n = data.Y.shape[0]
     S = np.zeros((n, n))
-    product = crew.shared.array("product", (n, n))
+    product = crew.shared.zeros("product", (n, n), np.float32)
     n_varying = 0
     for columns in grid.tiles():
         Y = TargetTile(data, columns, crew, resident=True).Y

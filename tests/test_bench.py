@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import _run, problems
+from bench import _run, genetics, problems
 from bench._memory import peak_memory
 from bench._run import Contender, alternate
+from ridgemm import RidgeCV
+from ridgemm.folds import make_folds
+from ridgemm.nested import nested_splits, target_flops
 
 ROOT = Path(__file__).parents[1]
 KEYS = {"name", "problem", "quick", "machine", "versions", "rows", "left_out", "figures"}
@@ -51,9 +54,71 @@ def test_quick_report(tmp_path):
     assert report["figures"]["factors_computed_second"] == 0
 
 
+def test_quick_genetics_measures_the_permutations_asked_for(tmp_path):
+    file = tmp_path / "genetics.json"
+    options = ["--permutations", 30, "--shared-permutations", 20, "--repeats", 2, "--json", file]
+    bench("genetics", "--quick", *options)
+    report = json.loads(file.read_text())
+    assert set(report) == KEYS
+    rows = {row["contender"]: row for row in report["rows"]}
+    assert list(rows) == [
+        "factors-and-8",
+        "factors-found-ready",
+        "30-permutations",
+        "one-alpha-20",
+    ]
+    assert all(set(row) == ROW for row in rows.values())
+    assert rows["30-permutations"]["repeats"] == 2
+    assert rows["one-alpha-20"]["note"] == "dual-operators-trace"
+    figures = report["figures"]
+    cores = report["machine"]["cores"]
+    whole = figures["setup_seconds"] + 10000 * figures["seconds_per_permutation"]
+    assert figures["core_hours_10000"] == pytest.approx(whole * cores / 3600)
+    assert figures["permutations_measured"] == 60
+    assert figures["shared_seconds_20"] == rows["one-alpha-20"]["median_seconds"]
+    assert figures["peak_anonymous_bytes"] > 0
+
+
+def test_quick_null_memory_runs_both_nulls(tmp_path):
+    file = tmp_path / "memory.json"
+    bench("null-memory", "--quick", "--permutations", 2, "--json", file)
+    report = json.loads(file.read_text())
+    assert set(report) == KEYS
+    assert [row["contender"] for row in report["rows"]] == ["refit", "heldout"]
+    for row in report["rows"]:
+        assert set(row) == ROW
+        above = row["peak_anonymous_bytes"] - row["baseline_anonymous_bytes"]
+        figures = report["figures"]
+        assert 0 < above == figures[f"peak_anonymous_bytes_{row['contender']}"] < 1e9
+
+
+def test_an_option_of_another_benchmark_is_refused():
+    command = [sys.executable, "-m", "bench", "cache", "--quick", "--permutations", "3"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert "cache does not take --permutations" in finished.stderr
+
+
+def test_flops_of_a_permutation_are_those_of_the_plan():
+    problem = problems.Problem(150, 5000, 3)
+    model = RidgeCV(cv=genetics.INNER)
+    outer = make_folds(genetics.OUTER, problem.n_samples, None)
+    splits = nested_splits(model.checked_settings(), outer, None, problem.n_samples)
+    planned = target_flops(splits, "dual", "operators", problem.n_samples, problem.n_features, 5)
+    assert genetics._flops(problem, 5) == pytest.approx(planned * problem.n_targets, rel=1e-12)
+
+
 def test_without_a_name_lists_the_benchmarks():
     names = [line.split()[0] for line in bench().splitlines()]
-    assert names == ["peers-square", "peers-tall", "xty", "lowram", "cache"]
+    assert names == [
+        "peers-square",
+        "peers-tall",
+        "xty",
+        "lowram",
+        "cache",
+        "genetics",
+        "null-memory",
+    ]
 
 
 def run_without_processes(monkeypatch, seconds):
@@ -110,6 +175,24 @@ def test_problems_are_seeded_of_unit_variance_and_removed():
     assert small.shape == (200, 20)
     assert not np.array_equal(Y, other)
     np.testing.assert_allclose(Y.var(axis=0), 1, atol=0.7)
+
+
+def test_genotypes_are_seeded_dosages_with_linked_neighbours(tmp_path):
+    problem = problems.Problem(400, 3000, 100)
+    for name in ("one", "two"):
+        problems.write_genotypes(tmp_path / name, problem)
+    X, Y, heritable = (np.load(tmp_path / "one" / f"{n}.npy") for n in ("X", "Y", "heritable"))
+    np.testing.assert_array_equal(np.load(tmp_path / "two" / "X.npy"), X)
+    np.testing.assert_array_equal(np.load(tmp_path / "two" / "Y.npy"), Y)
+    assert X.shape == (400, 3000) and X.dtype == np.int8
+    assert set(np.unique(X)) == {0, 1, 2}
+    assert Y.shape == (400, 100) and Y.dtype == np.float32 and heritable.sum() == 2
+    np.testing.assert_allclose(Y.var(axis=0), 1, atol=0.3)
+    varied = X[:, X.std(axis=0) > 0]
+    correlation = np.abs(np.corrcoef(varied.T))
+    assert np.diag(correlation, 1).mean() > 2 * np.diag(correlation, 200).mean()
+    expected = problems.typical_eigenvalue(tmp_path / "one")
+    assert expected == pytest.approx(X.var(axis=0).sum(), rel=0.05)
 
 
 def test_a_full_disk_is_said_before_anything_is_written(monkeypatch):

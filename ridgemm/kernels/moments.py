@@ -1,5 +1,7 @@
 """Column sums in float64 of float32 tiles."""
 
+import numpy as np
+
 from ridgemm.kernels._jit import jit
 
 
@@ -8,7 +10,7 @@ def column_moments(block, sums, squares):
     """Add the column sums and the sums of squares of `block` to float64 totals."""
     for i in range(block.shape[0]):
         for j in range(block.shape[1]):
-            value = float(block[i, j])
+            value = np.float64(block[i, j])
             sums[j] += value
             squares[j] += value * value
 
@@ -20,7 +22,7 @@ def weighted_squares(Z, weights, out):
         for a in range(weights.shape[0]):
             weight = weights[a, k]
             for j in range(Z.shape[1]):
-                value = float(Z[k, j])
+                value = np.float64(Z[k, j])
                 out[a, j] += weight * (value * value)
 
 

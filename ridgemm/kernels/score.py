@@ -6,6 +6,8 @@ prediction of an alpha is ever stored. ``line`` is a float32 scratch row, one st
 Sums are float64, because a score is a small difference of them.
 """
 
+import numpy as np
+
 from ridgemm.kernels._jit import jit
 
 
@@ -28,7 +30,7 @@ def product_moments(F, mix, Y, line, sums):
         for a in range(mix.shape[0]):
             _blend(F, mix[a], i, line)
             for j in range(F.shape[2]):
-                value = float(line[j])
+                value = np.float64(line[j])
                 sums[a, 0, j] += value
                 sums[a, 1, j] += value * value
                 sums[a, 2, j] += value * Y[i, j]
@@ -41,7 +43,7 @@ def square_moments(F, mix, line, sums):
         for a in range(mix.shape[0]):
             _blend(F, mix[a], i, line)
             for j in range(F.shape[2]):
-                value = float(line[j])
+                value = np.float64(line[j])
                 sums[a, 1, j] += value * value
 
 
@@ -56,7 +58,7 @@ def cross_moments(Z, C, test_sum, inverse, sums):
         for a in range(inverse.shape[0]):
             shrink = inverse[a, k]
             for j in range(Z.shape[1]):
-                value = float(Z[k, j] * shrink)
+                value = np.float64(Z[k, j] * shrink)
                 sums[a, 0, j] += value * total
                 sums[a, 2, j] += value * C[k, j]
 
@@ -75,7 +77,7 @@ def loo_moments(F, mix, Y, keep, leverage, line, sums):
             _blend(F, mix[a], i, line)
             scale = leverage[a, i]
             for j in range(F.shape[2]):
-                target = float(Y[i, j])
+                target = np.float64(Y[i, j])
                 error = (keep * target + line[j]) * scale
                 value = target - error
                 sums[a, 0, j] += value
@@ -93,6 +95,6 @@ def heldout_moments(Y, prediction, rows, signs, offset, sums):
     for i in range(rows.shape[0]):
         row, sign = rows[i], signs[i]
         for j in range(Y.shape[1]):
-            target = float(sign * Y[row, j]) - offset[j]
+            target = np.float64(sign * Y[row, j]) - offset[j]
             sums[0, j] += target
             sums[1, j] += target * prediction[i, j]
