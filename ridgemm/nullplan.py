@@ -19,6 +19,7 @@ _METHODS = (
 )
 _SMALLEST_STRIP = 16
 _STRIPS = 4  # of a tile: neither workers nor threads change the shape of a product
+_AT_ONCE = 32  # at most: a range is filled up to a multiple of it
 _TASK_FLOPS = 4e11  # a few seconds: what a kill costs
 TRACE_BATCH = 32  # permutations that share one reading of the error matrices
 _LARGEST_TRACE = 40_000  # n^2 has to fit the integers of BLAS
@@ -181,7 +182,9 @@ def _fit_tiles(problem: NullProblem, family: str, method: str) -> NullPlan:
 def _with_tile(problem: NullProblem, plan: NullPlan, flops: float) -> NullPlan:
     # few targets: several permutations fill the strips; with a shared alpha each permutation has
     # its own, and a product to itself
-    at_once = 1 if problem.shared_refit else max(1, _STRIPS * plan.strip // plan.tile)
+    at_once = 1
+    if not problem.shared_refit:
+        at_once = min(_AT_ONCE, max(1, _STRIPS * plan.strip // plan.tile))
     columns = at_once * plan.tile
     strip = -(-columns // -(-columns // plan.strip))
     wanted = int(_TASK_FLOPS / (flops * plan.tile)) if not problem.heldout else 200

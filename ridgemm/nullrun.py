@@ -167,7 +167,15 @@ class NullRun:
         exact = not settings.per_target and not self.heldout
         outer_method = "products" if self.heldout else plan.method
         return NullJob(
-            data=Data(self.X, self.Y, maker.shift, y_shift, settings.fit_intercept, plan.row_step),
+            data=Data(
+                self.X,
+                self.Y,
+                maker.shift,
+                y_shift,
+                settings.fit_intercept,
+                plan.row_step,
+                y_scan.missing,
+            ),
             strip=plan.strip,
             at_once=plan.at_once,
             folds=make_nested(
@@ -356,7 +364,7 @@ class NullRun:
                 M = error_matrices(
                     self.splits, maker, settings.alphas, settings.fit_intercept, path, crew
                 )
-                S = target_gram(job.data, grid, job.missing, crew)
+                S = target_gram(job.data, grid, crew)
                 for start, stop in gaps:
                     orders = [order(job, i) for i in range(start, stop)]
                     errors = shared_errors(M, S, orders, crew)

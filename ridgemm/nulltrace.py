@@ -78,14 +78,12 @@ def _residual_operator(
     return E
 
 
-def target_gram(data: Data, grid: TileGrid, skip: np.ndarray, crew: Crew) -> np.ndarray:
-    """``Y Y.T`` (n, n) float32, without the targets in `skip`."""
+def target_gram(data: Data, grid: TileGrid, crew: Crew) -> np.ndarray:
+    """``Y Y.T`` (n, n) float32."""
     n = data.Y.shape[0]
     S, product = np.zeros((n, n)), crew.shared.zeros("product", (n, n), np.float32)
     for columns in grid.tiles():
         Y = TargetTile(data, columns, crew, resident=True).Y
-        if skip[columns].any():
-            Y = np.where(skip[columns], np.float32(0), Y)
         blas.syrk(Y.T, product)
         # float32 within a tile, float64 across tiles
         S += product

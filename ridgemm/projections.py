@@ -37,6 +37,9 @@ class Data:
         Targets are centred by their training means.
     row_step : int
         Rows of X in one product.
+    skip : (n_targets,) bool, optional
+        Targets with missing values; a resident tile has zeros in their place, so that they
+        can stay in every product and harm none.
     """
 
     X: Source
@@ -45,6 +48,7 @@ class Data:
     y_shift: np.ndarray
     intercept: bool
     row_step: int
+    skip: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,8 @@ class TargetTile:
         if resident:
             n = data.Y.shape[0]
             self.Y = self._y.tile(slice(0, n), columns, crew.shared, "Y", crew.team)
+            if data.skip is not None and data.skip[columns].any():
+                self.Y = np.where(data.skip[columns], np.float32(0), self.Y)
 
     def keep(self, some: np.ndarray) -> None:
         """Go on with some of the targets of a resident tile."""

@@ -215,20 +215,37 @@ def nested_scores(X, Y, alphas, outer_folds, inner_cv, scoring, *args, **kwargs)
     return _outer_scores(Y, predictions, outer_folds, scoring)
 
 
-def permutation_scores(X, Y, permutations, *args, **kwargs):
+def rearrange(Y, permutation, signs=None):
+    """``Y[permutation]``, row i times ``signs[i]`` if there are any."""
+    moved = np.asarray(Y, dtype=np.float64)[permutation]
+    return moved if signs is None else moved * signs[:, None]
+
+
+def permutation_scores(X, Y, permutations, *args, signs=None, **kwargs):
     """Nested scores of ``Y[permutation]``, refitted each time, (n_permutations, n_targets).
 
     After `permutations` (n_permutations, n_samples) come the arguments of `nested_scores`
-    from `alphas` on. Groups belong to the rows of X, which do not move.
+    from `alphas` on; `signs` has the shape of `permutations`. Groups belong to the rows of X,
+    which do not move.
     """
-    return np.array([nested_scores(X, Y[rows], *args, **kwargs) for rows in permutations])
+    signs = [None] * len(permutations) if signs is None else signs
+    return np.array(
+        [
+            nested_scores(X, rearrange(Y, *order), *args, **kwargs)
+            for order in zip(permutations, signs, strict=True)
+        ]
+    )
 
 
 def heldout_permutation_scores(
-    X, Y, permutations, alphas, outer_folds, inner_cv, scoring, *args, **kwargs
+    X, Y, permutations, alphas, outer_folds, inner_cv, scoring, *args, signs=None, **kwargs
 ):
     """Scores of the unpermuted models on ``Y[permutation][test]``, as `permutation_scores`."""
     predictions = nested_predictions(X, Y, alphas, outer_folds, inner_cv, scoring, *args, **kwargs)
+    signs = [None] * len(permutations) if signs is None else signs
     return np.array(
-        [_outer_scores(Y[rows], predictions, outer_folds, scoring) for rows in permutations]
+        [
+            _outer_scores(rearrange(Y, *order), predictions, outer_folds, scoring)
+            for order in zip(permutations, signs, strict=True)
+        ]
     )
