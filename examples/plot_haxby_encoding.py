@@ -25,16 +25,14 @@ from time import perf_counter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.signal import detrend
+from _haxby import CONDITIONS, add_source, delay, load_slice, paint, remove_lines, scale
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut
 
 from ridgemm import RidgeCV
 
 parser = argparse.ArgumentParser(description="An encoding model of visual categories.")
-source = parser.add_mutually_exclusive_group()
-source.add_argument("--data", type=Path, help="folder of the slice (default: simulate one)")
-source.add_argument("--fetch", action="store_true", help="download the data by nilearn")
+add_source(parser)
 parser.add_argument("--output", type=Path, default="haxby-encoding.png", help="the picture")
 args = parser.parse_args()
 
@@ -42,67 +40,9 @@ args = parser.parse_args()
 # The data
 # --------
 # A slice is an array ``bold`` (x, y, volumes), a mask (x, y), and the condition and run of each
-# volume. All three sources give these four.
+# volume. All three sources, in ``_haxby.py`` beside this script, give these four.
 
-CONDITIONS = ["bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe"]
-
-
-def read_slice(folder):
-    """The slice in the files of a folder."""
-    import nibabel
-
-    bold = np.asarray(nibabel.load(folder / "bold.nii.gz").dataobj)[:, :, 0]
-    mask = np.asarray(nibabel.load(folder / "mask.nii.gz").dataobj)[:, :, 0] > 0
-    labels, runs = np.loadtxt(folder / "attributes_literal.txt", dtype=str).T
-    return bold, mask, labels, runs.astype(int)
-
-
-def fetch_slice():
-    """The axial slice of subject 1 that holds most of the ventral temporal mask."""
-    import nibabel
-    from nilearn.datasets import fetch_haxby
-
-    haxby = fetch_haxby(subjects=[1])
-    ventral = np.asarray(nibabel.load(haxby.mask_vt[0]).dataobj) > 0
-    z = np.argmax(ventral.sum(axis=(0, 1)))
-    bold = np.asarray(nibabel.load(haxby.func[0]).dataobj[:, :, z])
-    mask = np.asarray(nibabel.load(haxby.mask).dataobj[:, :, z]) > 0
-    labels, runs = np.loadtxt(haxby.session_target[0], dtype=str, skiprows=1).T
-    return bold, mask, labels, runs.astype(int)
-
-
-def simulate_slice(seed=0):
-    """A slice of a like design: one patch prefers faces and one houses, the rest is noise."""
-    rng = np.random.default_rng(seed)
-    n_runs, n_volumes, shape = 12, 121, (30, 20)
-    labels = np.full((n_runs, n_volumes), "rest", dtype="U12")
-    for run in labels:
-        for start, condition in zip(range(6, 105, 14), rng.permutation(CONDITIONS), strict=True):
-            run[start : start + 9] = condition
-    runs = np.repeat(np.arange(n_runs), n_volumes)
-
-    x, y = np.indices(shape)
-    mask = ((x - 14.5) / 14) ** 2 + ((y - 9.5) / 9) ** 2 < 1
-    patches = [np.exp(-((x - centre) ** 2 + (y - 9) ** 2) / 12) for centre in (8, 21)]
-    tuning = rng.gamma(2, 8, size=(2, len(CONDITIONS)))
-    tuning[[0, 1], [CONDITIONS.index("face"), CONDITIONS.index("house")]] += 30
-    amplitudes = np.tensordot(patches, tuning, axes=(0, 0))
-    # the blood flow answers over some seconds; noise drifts, and a part of it is common to all
-    shown = (labels[:, :, None] == CONDITIONS).astype(float)
-    answer = sum(w * np.roll(shown, d, axis=1) for d, w in enumerate((0.2, 0.5, 0.3), start=1))
-    drift = np.linspace(-20, 20, n_volumes) * rng.standard_normal((*shape, n_runs, 1))
-    bold = 1000 + 200 * mask[:, :, None] * np.ones(len(runs))
-    bold += amplitudes @ answer.reshape(len(runs), -1).T + drift.reshape(*shape, -1)
-    bold += 25 * rng.standard_normal(bold.shape) + 5 * rng.standard_normal(len(runs))
-    return bold.astype(np.int16), mask, labels.ravel(), runs
-
-
-if args.data:
-    bold, mask, labels, runs = read_slice(args.data)
-elif args.fetch:
-    bold, mask, labels, runs = fetch_slice()
-else:
-    bold, mask, labels, runs = simulate_slice()
+bold, mask, labels, runs = load_slice(args)
 print(f"{len(runs)} volumes in {len(np.unique(runs))} runs, {mask.sum()} voxels")
 
 # %%
@@ -116,16 +56,6 @@ print(f"{len(runs)} volumes in {len(np.unique(runs))} runs, {mask.sum()} voxels"
 # response gives each category one coefficient for each delay, of 1 to 4 volumes (2.5 s each). A
 # run starts with nothing shown: what ended the run before does not reach into it.
 
-
-def delay(features, runs, delays):
-    """Copies of the features, each so many volumes later, side by side; rows are by run."""
-    copies = np.zeros((len(delays), *features.shape), features.dtype)
-    for copy, d in zip(copies, delays, strict=True):
-        same_run = runs[d:] == runs[:-d]
-        copy[d:] = features[:-d] * same_run[:, None]
-    return np.hstack(copies)
-
-
 DELAYS = range(1, 5)
 shown = (labels[:, None] == CONDITIONS).astype(np.float32)
 X = delay(shown, runs, DELAYS)
@@ -138,20 +68,8 @@ X = delay(shown, runs, DELAYS)
 # then scaled to unit variance in each run. A run is cleaned by itself, so a held-out run tells
 # the others nothing.
 
-
-def remove_lines(columns, runs):
-    """The columns less a line in each run."""
-    cleaned = np.empty(columns.shape, dtype=np.float32)
-    for run in np.unique(runs):
-        cleaned[runs == run] = detrend(columns[runs == run].astype(np.float64), axis=0)
-    return cleaned
-
-
 X = remove_lines(X, runs)
-Y = remove_lines(bold[mask].T, runs)
-for run in np.unique(runs):
-    spread = Y[runs == run].std(axis=0)
-    Y[runs == run] /= np.where(spread > 0, spread, 1)
+Y = scale(remove_lines(bold[mask].T, runs), runs)
 
 # %%
 # The model
@@ -221,14 +139,6 @@ assert difference < 1e-4
 # voxel answers a category, and the difference of two what it prefers. Voxels below a
 # correlation of 0.1 are left out, so that the mean image shows through.
 
-
-def paint(values):
-    """An image of the values of the voxels in the mask."""
-    image = np.full(mask.shape, np.nan)
-    image[mask] = values
-    return image.T
-
-
 answers = model.coef_.reshape(-1, len(DELAYS), len(CONDITIONS)).mean(axis=1)
 preference = answers[:, CONDITIONS.index("face")] - answers[:, CONDITIONS.index("house")]
 predicted = model.best_score_ > 0.1
@@ -239,12 +149,15 @@ for axes in (left, right):
     axes.imshow(bold.mean(axis=2).T, cmap="gray", origin="lower")
     axes.set_axis_off()
 image = left.imshow(
-    paint(np.where(predicted, model.best_score_, np.nan)), cmap="inferno", vmin=0, origin="lower"
+    paint(np.where(predicted, model.best_score_, np.nan), mask),
+    cmap="inferno",
+    vmin=0,
+    origin="lower",
 )
 figure.colorbar(image, ax=left, shrink=0.7, label="correlation in held-out runs")
 left.set_title("What the categories predict")
 image = right.imshow(
-    paint(np.where(predicted, preference, np.nan)),
+    paint(np.where(predicted, preference, np.nan), mask),
     cmap="RdBu_r",
     vmin=-strongest,
     vmax=strongest,

@@ -5,6 +5,7 @@ same training and test sets. For K-fold they are the K test sets; for an expandi
 K + 1 pieces. Statistics of atoms add up to those of any training set.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,10 @@ def make_folds(cv: Any, n_samples: int, groups: Any = None) -> list[Fold]:
         cv = _splitter(int(cv), n_samples, groups)
     if hasattr(cv, "split"):
         try:
-            pairs = list(cv.split(np.empty((n_samples, 0)), np.zeros(n_samples), groups))
+            with warnings.catch_warnings():
+                # groups may be there for the scheme of a permutation test alone
+                warnings.filterwarnings("ignore", "The groups parameter is ignored", UserWarning)
+                pairs = list(cv.split(np.empty((n_samples, 0)), np.zeros(n_samples), groups))
         except ValueError as error:
             raise InputError(f"cv={cv!r} cannot split {n_samples} samples: {error}") from error
     elif isinstance(cv, Iterable) and not isinstance(cv, str):

@@ -14,12 +14,14 @@ from matplotlib import image
 from matplotlib import pyplot as plt
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+SLICES = runpy.run_path(EXAMPLES / "_haxby.py")
 
 
 def run(name, *arguments):
     """Run an example as a script; its variables and what it printed."""
     script = EXAMPLES / f"{name}.py"
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        patch.syspath_prepend(EXAMPLES)
         patch.setattr(sys, "argv", [str(script), *map(str, arguments)])
         variables = runpy.run_path(script, run_name="__main__")
     plt.close("all")
@@ -82,18 +84,18 @@ def save_image(path, array):
     return str(path)
 
 
-def test_haxby_reads_what_it_simulates(haxby, tmp_path):
-    bold, mask, labels, runs = ref = haxby[0]["simulate_slice"]()
+def test_haxby_reads_what_it_simulates(tmp_path):
+    bold, mask, labels, runs = ref = SLICES["simulate_slice"]()
     save_image(tmp_path / "bold.nii.gz", bold[:, :, None])
     save_image(tmp_path / "mask.nii.gz", mask[:, :, None].astype(np.uint8))
     np.savetxt(tmp_path / "attributes_literal.txt", np.stack([labels, runs], axis=1), fmt="%s")
-    comp = haxby[0]["read_slice"](tmp_path)
+    comp = SLICES["read_slice"](tmp_path)
     for ref_part, comp_part in zip(ref, comp, strict=True):
         np.testing.assert_array_equal(comp_part, ref_part)
 
 
-def test_haxby_fetches_the_ventral_slice(haxby, tmp_path, monkeypatch):
-    bold, mask, labels, runs = ref = haxby[0]["simulate_slice"]()
+def test_haxby_fetches_the_ventral_slice(tmp_path, monkeypatch):
+    bold, mask, labels, runs = ref = SLICES["simulate_slice"]()
     empty = np.zeros_like(mask)
     table = tmp_path / "labels.txt"
     rows = [f"{label} {run}" for label, run in zip(labels, runs, strict=True)]
@@ -112,7 +114,7 @@ def test_haxby_fetches_the_ventral_slice(haxby, tmp_path, monkeypatch):
     datasets.fetch_haxby = lambda subjects: files if subjects == [1] else None
     monkeypatch.setitem(sys.modules, "nilearn", types.ModuleType("nilearn"))
     monkeypatch.setitem(sys.modules, "nilearn.datasets", datasets)
-    for ref_part, comp_part in zip(ref, haxby[0]["fetch_slice"](), strict=True):
+    for ref_part, comp_part in zip(ref, SLICES["fetch_slice"](), strict=True):
         np.testing.assert_array_equal(comp_part, ref_part)
 
 
