@@ -81,7 +81,8 @@ def held_out(view: FoldView, alphas: np.ndarray, exact: bool = False) -> Candida
         return Candidates(view, inverse, np.eye(len(alphas), dtype=np.float32), inverse)
     # a direction below 1e-6 of the largest is as good as noise in the test rows: bounded weight
     weight = np.maximum(w, 1e-6 * w.max()) if w.max() > 0 else np.ones_like(w)
-    basis, mix = shrinkage_basis(w, alphas, weight)
+    # the null space of a dual Gram predicts nothing
+    basis, mix = shrinkage_basis(w, alphas, np.where(w > 0, weight, 0))
     return Candidates(view, basis, mix, inverse)
 
 
@@ -94,15 +95,18 @@ def left_out(view: FoldView, alphas: np.ndarray, dual: bool, intercept: bool) ->
     w = np.asarray(view.factors.eigenvalues)
     shrink = alphas[:, None] / (w + alphas[:, None])
     if dual:
-        basis, mix = shrinkage_basis(w, alphas, np.ones_like(w))
+        weight = np.ones_like(w)
+        if intercept:
+            # the mean is fitted without shrinkage: no residual in the constant direction
+            weight[0] = shrink[:, 0] = 0
+        basis, mix = shrinkage_basis(w, alphas, weight)
         mix = mix * alphas[:, None].astype(np.float32)
         remaining = _squared_rows(view.factors.basis, shrink)
     else:
         candidates = held_out(view, alphas)
         basis, mix = candidates.basis, -candidates.mix
         remaining = 1 - _squared_rows(left_factor(view), 1 / (w + alphas[:, None]))
-    if intercept:
-        remaining -= 1 / len(view.train)
+        remaining -= intercept / len(view.train)
     leverage = 1 / np.maximum(remaining, np.finfo(np.float32).tiny)
     inverse = np.empty((len(alphas), 0), dtype=np.float32)
     return Candidates(view, basis, mix, inverse, leverage=leverage, keep=float(not dual))
@@ -115,12 +119,14 @@ def generalised(view: FoldView, alphas: np.ndarray, dual: bool, intercept: bool)
     column = alphas[:, None]
     if dual:
         shrink = column / (w + column)
+        if intercept:
+            shrink[:, 0] = 0
         weights, trace = shrink**2, shrink.sum(axis=1)
     else:
         # Z = V.T X.T y = s * (U.T y), so 1 - (alpha / (w + alpha))**2 is divided by w
         weights = -(w + 2 * column) / (w + column) ** 2
-        trace = n - (w / (w + column)).sum(axis=1)
-    trace = np.maximum(trace - intercept, np.finfo(np.float32).tiny)
+        trace = n - intercept - (w / (w + column)).sum(axis=1)
+    trace = np.maximum(trace, np.finfo(np.float32).tiny)
     nothing = np.empty((0, 0), dtype=np.float32)
     return Candidates(
         view,
@@ -174,7 +180,10 @@ def score_statistics(
     factors = view.factors
     Z = tile.project_products(view, view.in_train, strip, workspace, "Z")
     C = tile.project_products(view, view.in_test, strip, workspace, "test")
-    subtract_outer(factors.test_sum, tile.train_mean(view, strip), C)
+    n, y_sum, _ = tile.centered_moments(view, view.in_test, strip)
+    # about the test means: what they add to the moments is exact, and may be large
+    y_total = y_sum + n * tile.train_mean(view, strip)
+    subtract_outer(factors.test_sum / n, y_total, C)
     sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
     cross_moments(Z, C, factors.test_sum, candidates.inverse, sums)
     F = workspace.array("F", (len(candidates.basis), *Z.shape))
@@ -182,6 +191,8 @@ def score_statistics(
         scale_rows(Z, member, prediction)
         blas.trmm(factors.quadratic, prediction)
     square_moments(F, candidates.mix, workspace.array("line", (width(strip),)), sums)
+    sums[:, 1] += sums[:, 0] ** 2 / n
+    sums[:, 2] += sums[:, 0] * y_sum / n
     return _score(tile, view, strip, scoring, sums)
 
 
@@ -285,7 +296,7 @@ def _score(
     atoms = view.in_test if atoms is None else atoms
     n, y, y_square = tile.centered_moments(view, atoms, strip)
     scores = score(scoring, Moments(n, y, y_square, sums[:, 0], sums[:, 1], sums[:, 2]))
-    if scoring == "correlation":
+    if scoring == "correlation" and tile.data.intercept:
         # a target that is constant in training is predicted by rounding errors
         scores[:, tile.is_constant(view, strip)] = 0
     return scores

@@ -34,7 +34,7 @@ from ridgemm.workspace import Workspace
 
 log = logging.getLogger("ridgemm")
 
-FORMAT = 1
+FORMAT = 2
 _SMALL = 256
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -163,7 +163,9 @@ class FactorMaker:
             if not len(request.fold.test):
                 return
             if request.quadratic:
-                P_gram, P_sum = statistics.centered(request.in_test, mean)
+                n_test, total = statistics.totals(request.in_test)
+                P_gram, _ = statistics.centered(request.in_test, total / n_test)
+                P_sum = total - n_test * mean
                 _save(folder, quadratic=_triangle(V, P_gram), test_sum=V.T @ P_sum)
             else:
                 self._rotate(request.fold.test, V, mean, folder / "heldout.npy")
@@ -300,8 +302,13 @@ class FactorMaker:
         inner -= row_mean[:, None] - row_mean.mean()
         eigenvalues, U = np.linalg.eigh(inner)
         del inner
-        # clamped before any inversion; the null space stays, LOO and GCV need all of it
-        _save(folder, eigenvalues=np.maximum(eigenvalues, 0), basis=U, center=np.zeros(len(U)))
+        # the null space stays, at exactly 0: LOO and GCV need all of it
+        null = eigenvalues <= _EPS * len(U) * max(eigenvalues[-1], 0)
+        if self.centered:
+            null[0] = True
+            _constant_first(U, int(null.sum()))
+        eigenvalues[null] = 0
+        _save(folder, eigenvalues=eigenvalues, basis=U, center=np.zeros(len(U)))
         if self.standardize or len(fold.train) == len(gram.K):
             mean = gram.mean if self.centered else np.zeros_like(gram.mean)
             _save(folder, mean=mean, scale=gram.scale)
@@ -310,7 +317,9 @@ class FactorMaker:
             if self.centered:
                 outer -= row_mean
                 outer -= outer.mean(axis=1, keepdims=True)
-            _save(folder, heldout=outer @ U)
+            P = outer @ U
+            P[:, null] = 0
+            _save(folder, heldout=P)
 
     def _dual_grams(self, folds: Sequence[Fold]) -> list["DualGram"]:
         if self.standardize:
@@ -433,17 +442,29 @@ def _eigenbasis(G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(eigenvalues[kept], 0), V[:, kept]
 
 
+def _constant_first(U: np.ndarray, n_null: int) -> None:
+    """Turn the first `n_null` columns of U among themselves so that the first is constant."""
+    # centring puts the constant into the null space; a Householder reflection finds it there
+    inside = U[:, :n_null].sum(axis=0) / np.sqrt(len(U))
+    inside[0] += np.copysign(np.linalg.norm(inside), inside[0])
+    inside /= np.linalg.norm(inside)
+    U[:, :n_null] -= 2 * np.multiply.outer(U[:, :n_null] @ inside, inside)
+    U[:, 0] = 1 / np.sqrt(len(U))
+
+
 def _triangle(V: np.ndarray, P_gram: np.ndarray) -> np.ndarray:
     """Upper triangular L with ``L.T L = V.T P_gram V``."""
     T = V.T @ (P_gram @ V)
-    diagonal = np.diag(T).copy()
-    diagonal[diagonal <= 0] = np.finfo(np.float64).tiny
-    # fewer test rows than features make T singular; a jitter relative to the diagonal adds the
-    # same small share to every direction, large or small
-    jitter = 8 * _EPS * len(T)
-    while True:
-        np.fill_diagonal(T, diagonal * (1 + jitter))
-        try:
-            return np.linalg.cholesky(T).T
-        except np.linalg.LinAlgError:
-            jitter *= 10
+    diagonal = np.diag(T)
+    floor = max(_EPS * diagonal.max(), np.finfo(np.float64).tiny)
+    # a scale for each direction, so that small ones keep their digits
+    scale = np.sqrt(np.maximum(diagonal, floor))
+    T /= scale
+    T /= scale[:, None]
+    try:
+        return np.linalg.cholesky(T).T * scale
+    except np.linalg.LinAlgError:
+        # fewer test rows than features make T singular, which is nothing to an eigendecomposition
+        eigenvalues, Q = np.linalg.eigh(T)
+        root = np.sqrt(np.maximum(eigenvalues, 0))[:, None] * Q.T
+        return np.linalg.qr(root, mode="r") * scale

@@ -156,6 +156,8 @@ def _write_coefficients(
     factors = job.full.factors
     D = workspace.array("D", Z.shape)
     shrink_targets(Z, factors.eigenvalues, alpha, D)
+    # what X cannot predict makes large dual coefficients, and rounding errors in all else
+    D[factors.eigenvalues == 0] = 0
     coef = job.outputs.coef[target]
     blas.gemm(D.T, factors.basis.T, coef)
     if job.drift is not None:

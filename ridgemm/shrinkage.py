@@ -26,7 +26,7 @@ def shrinkage_basis(
     alphas : (n_alphas,) float64
         Positive.
     weight : (k,) float64
-        How much direction k counts in a prediction; positive.
+        How much direction k counts in a prediction; 0 where it counts for nothing.
     tolerance : float
         1e-6 is the rounding of the float32 products that follow.
 
@@ -42,6 +42,14 @@ def shrinkage_basis(
     >>> basis.shape[0] < 8, np.allclose(mix @ basis, 1 / (w + alphas[:, None]), rtol=1e-4)
     (True, True)
     """
+    counted = weight > 0
+    if not counted.all():
+        basis, mix = shrinkage_basis(eigenvalues[counted], alphas, weight[counted])
+        full = np.zeros((len(basis), len(weight)), np.float32)
+        full[:, counted] = basis
+        return full, mix
+    if not len(weight):
+        return np.zeros((1, 0), np.float32), np.zeros((len(alphas), 1), np.float32)
     table = weight / (eigenvalues + alphas[:, None])
     scale = table.max(axis=1, keepdims=True)
     left, singular, right = np.linalg.svd(table / scale, full_matrices=False)
