@@ -215,6 +215,7 @@ def _open(
         settings.standardize,
         plan.block,
         scratch,
+        plan.factors_at_once,
     )
     if settings.fit_intercept:
         return maker, y_scan.shift()

@@ -17,10 +17,13 @@ An entry holds (see `Factors` for shapes): ``eigenvalues``, ``basis``, ``mean``,
 ``center`` and, as its kind requires, ``heldout``, ``quadratic``, ``test_sum``, ``rotated``.
 """
 
+import itertools
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +32,7 @@ from ridgemm.folds import Fold
 from ridgemm.mapreduce import one_blas_thread
 from ridgemm.sources import Source
 from ridgemm.store import Store, create_array, key
+from ridgemm.threads import Team
 from ridgemm.tiles import row_pieces, spans, width
 from ridgemm.workspace import Workspace
 
@@ -36,6 +40,7 @@ log = logging.getLogger("ridgemm")
 
 FORMAT = 2
 _SMALL = 256
+_CONCURRENT = 2048
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -114,6 +119,8 @@ class FactorMaker:
         Rows (primal) or columns (dual) of X that are read at once.
     scratch : Path
         Folder for what is needed only here.
+    at_once : int
+        Folds whose factors are made side by side, where they are small.
     """
 
     def __init__(
@@ -126,26 +133,52 @@ class FactorMaker:
         standardize: bool,
         block: int,
         scratch: Path,
+        at_once: int = 1,
     ):
+        self.at_once = at_once
         self.X, self.shift, self.store = X, shift, store
         self.centered, self.standardize = centered, standardize
         self.block, self.scratch = block, scratch
         self._identity = [FORMAT, fingerprint, centered, standardize]
         self._statistics: dict[int, AtomStatistics] = {}
+        self._lock = threading.Lock()
 
     def _fetch(self, kind: str, fold: Fold, build) -> Factors:
-        name = key(kind, self._identity, fold.train, fold.test)
-        return Factors(**self.store.fetch(f"{kind}-{name}", build))
+        return Factors(**self.store.fetch(self._name(kind, fold), build))
+
+    def _name(self, kind: str, fold: Fold) -> str:
+        return f"{kind}-{key(kind, self._identity, fold.train, fold.test)}"
 
     def make(self, family: str, requests: Sequence[Request]) -> list[Factors]:
         """Factors of all `requests` by one family: "primal", "svd" or "dual"."""
-        side = self.X.shape[0 if family == "dual" else 1]
-        with one_blas_thread(side < _SMALL):
-            if family == "dual":
-                return self.dual([request.fold for request in requests])
-            if family == "svd":
-                return [self.svd(request.fold) for request in requests]
-            return [self.primal(request) for request in requests]
+        if family == "dual":
+            return self.dual([request.fold for request in requests])
+        if family == "svd":
+            return [self.svd(request.fold) for request in requests]
+        made = []
+        # one group of atoms after the other: the Grams of a group take disk
+        for _, group in itertools.groupby(requests, key=lambda request: id(request.atoms)):
+            folds = list(group)
+            names = [self._name(_primal_kind(request), request.fold) for request in folds]
+            if not all(map(self.store.has, names)):
+                self._statistics_of(folds[0].atoms)
+            made += self._each(self.primal, folds, self.X.shape[1])
+        return made
+
+    def _each(self, function: Callable[[Any], Factors], items: Sequence[Any], side: int):
+        """Call `function` for every item, for several at once where their matrices are small.
+
+        A small eigendecomposition gains more from a neighbour than from a second thread.
+        """
+        at_once = self.at_once if side <= _CONCURRENT else 1
+        results: list[Any] = [None] * len(items)
+
+        def call(_: int, i: int) -> None:
+            results[i] = function(items[i])
+
+        with one_blas_thread(at_once > 1 or side < _SMALL), Team(at_once) as team:
+            team.run(call, range(len(items)))
+        return results
 
     # -- primal: eigh of the p x p Gram ------------------------------------------------------
 
@@ -170,18 +203,18 @@ class FactorMaker:
             else:
                 self._rotate(request.fold.test, V, mean, folder / "heldout.npy")
 
-        kind = "primal-" + ("quadratic" if request.quadratic else "products")
-        return self._fetch(kind, request.fold, build)
+        return self._fetch(_primal_kind(request), request.fold, build)
 
     def _statistics_of(self, atoms: Sequence[np.ndarray]) -> "AtomStatistics":
         # keyed by identity: the caller holds the atoms of a group for as long as this maker
-        if id(atoms) not in self._statistics:
-            self._statistics.clear()
-            path = self.scratch / "atoms.npy"
-            self._statistics[id(atoms)] = AtomStatistics(
-                self.X, self.shift, atoms, self.block, path
-            )
-        return self._statistics[id(atoms)]
+        with self._lock:
+            if id(atoms) not in self._statistics:
+                self._statistics.clear()
+                path = self.scratch / "atoms.npy"
+                self._statistics[id(atoms)] = AtomStatistics(
+                    self.X, self.shift, atoms, self.block, path
+                )
+            return self._statistics[id(atoms)]
 
     def _training_gram(
         self, statistics: "AtomStatistics", in_train: np.ndarray
@@ -266,16 +299,22 @@ class FactorMaker:
         its own, made in the same reading.
         """
         grams: list[DualGram] = []
+        lock = threading.Lock()
 
-        def build(folder: Path, i: int, fold: Fold) -> None:
-            if not grams:
-                grams.extend(self._dual_grams(folds))
-            self._build_dual(folder, grams[i if self.standardize else 0], fold)
+        def gram(i: int) -> DualGram:
+            with lock:
+                if not grams:
+                    grams.extend(self._dual_grams(folds))
+            return grams[i if self.standardize else 0]
 
-        return [
-            self._fetch("dual", fold, lambda folder, i=i, fold=fold: build(folder, i, fold))
-            for i, fold in enumerate(folds)
-        ]
+        def one(i: int) -> Factors:
+            return self._fetch(
+                "dual", folds[i], lambda folder: self._build_dual(folder, gram(i), folds[i])
+            )
+
+        if not all(self.store.has(self._name("dual", fold)) for fold in folds):
+            gram(0)  # on all cores, before the folds share them out
+        return self._each(one, range(len(folds)), self.X.shape[0])
 
     def operator(self, fold: Fold, factors: Factors, basis: np.ndarray) -> np.ndarray:
         """Held-out operators ``P diag(basis[l]) U.T`` of all members, stacked, of a dual fold.
@@ -425,6 +464,10 @@ def _save(folder: Path, **arrays: np.ndarray) -> None:
     for name, array in arrays.items():
         array = array if array.ndim < 2 else np.asarray(array, dtype=np.float32, order="C")
         np.save(folder / f"{name}.npy", array)
+
+
+def _primal_kind(request: Request) -> str:
+    return "primal-" + ("quadratic" if request.quadratic else "products")
 
 
 def _usable_scale(sd: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from ridgemm.nulltasks import (
     stop_task,
 )
 from ridgemm.nulltrace import error_matrices, shared_errors, target_gram
+from ridgemm.plan import OVERHEAD, factor_bytes, factors_at_once
 from ridgemm.projections import Data
 from ridgemm.results import Null, PermutationResult, threshold, write_result
 from ridgemm.schemes import PermutationScheme
@@ -130,6 +131,7 @@ class NullRun:
                 self.settings.standardize,
                 plan.block,
                 scratch,
+                self._factors_at_once(plan),
             )
             job = self._make_job(plan, maker, scans[1])
             run_tasks = partial(self._map, plan, scratch)
@@ -158,6 +160,12 @@ class NullRun:
             smallest_alpha=settings.alphas.min() / largest,
             n_threads=threads_per_worker(settings.n_workers),
         )
+
+    def _factors_at_once(self, plan: NullPlan) -> int:
+        n_test = max(len(fold.test) for split in self.splits for fold in split.group.folds)
+        one = factor_bytes(plan.family, self.n, self.p, n_test, plan.block)
+        free = self.settings.memory_limit - OVERHEAD - 200 * (self.t + self.p)
+        return factors_at_once(one, free, threads_per_worker(1))
 
     def _make_job(self, plan: NullPlan, maker: FactorMaker, y_scan: Scan) -> NullJob:
         settings = self.settings

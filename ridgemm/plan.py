@@ -62,6 +62,15 @@ class Plan:
     coef_bytes: int
     coef_in_file: bool
 
+    @property
+    def factors_at_once(self) -> int:
+        """Folds whose factors are made side by side, within the memory limit."""
+        problem = self.problem
+        n_test = max((n_test for _, n_test in problem.folds), default=0)
+        one = factor_bytes(self.route.family, problem.n, problem.p, n_test, self.block)
+        free = self.memory_limit - OVERHEAD - _output_bytes(problem)
+        return factors_at_once(one, free, self.n_workers * self.n_threads)
+
     def __str__(self) -> str:
         problem = self.problem
         rows = [
@@ -156,6 +165,11 @@ def make_plan(
         f"samples x {problem.p} features; raise the limit"
         + (" or lower n_jobs." if n_workers > 1 else ".")
     )
+
+
+def factors_at_once(one_fold: int, free: int, n_cores: int) -> int:
+    """Folds whose factors may be made side by side: of `one_fold` bytes each in `free`."""
+    return max(1, min(n_cores, 4, free // max(one_fold, 1)))
 
 
 def row_step(p: int) -> int:
