@@ -42,6 +42,9 @@ def _figures(outcome: Outcome) -> dict:
     peers = [name for name in TWINS if name in outcome.rows]
     speedup = {name: outcome.seconds(name) / outcome.seconds("ridgemm") for name in peers}
     figures = {"speedup_over_best_peer": min(speedup.values())} if peers else {}
+    same = [value for name, value in speedup.items() if TWINS[name] == "ridgemm"]
+    if same:
+        figures["speedup_over_best_peer_of_the_same_map"] = min(same)
     for name in peers:
         slug = name.replace("-", "_")
         figures[f"speedup_over_{slug}"] = speedup[name]

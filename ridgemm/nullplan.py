@@ -218,7 +218,7 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
     shared = 4 * n * plan.tile + columns * (16 * n_atoms + 8 * (r + 4)) + 20 * n * plan.at_once
     shared += 32 * max(plan.tile, plan.batch) + 16 * plan.at_once * plan.tile
     if plan.family == "primal":
-        shared += 4 * (n_atoms * p * columns + plan.row_step * p)
+        shared += 4 * ((n_atoms + 1) * p * columns + plan.row_step * p)
     strip = 2 * n + 3 * k + 8 * r + n_test
     strip += max(
         {"statistics": r * k, "operators": r * n_test, "products": (1 + r) * n_test}[plan.method],

@@ -257,7 +257,7 @@ def _task_bytes(plan: Plan) -> int:
     rows = min(ROW_STEP, n)
     shared = 8 * b * (r + 2 * problem.n_atoms) + 4 * plan.row_step * b
     if family == "primal":
-        shared += 4 * (problem.n_atoms * p * b + plan.row_step * p)
+        shared += 4 * ((problem.n_atoms + 1) * p * b + plan.row_step * p)
     if family != "primal" or method in ("products", "loo"):
         shared += 4 * n * b
     strip = 3 * k + 8 * r

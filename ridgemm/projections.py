@@ -145,6 +145,12 @@ class TargetTile:
         for a, atom in enumerate(atoms):
             for i, rows in enumerate(row_pieces(atom, self.data.row_step)):
                 self._add_rows(a, i > 0, rows, strips)
+        if products:
+            self.C_total = self.crew.shared.array("C total", self.C.shape[1:])
+            self.crew.team.run(self._add_atoms, strips)
+
+    def _add_atoms(self, _: int, strip: slice) -> None:
+        np.sum(self.C[:, :, strip], axis=0, out=self.C_total[:, strip])
 
     def _add_rows(
         self, a: int, accumulate: bool, rows: slice | np.ndarray, strips: list[slice]
@@ -236,19 +242,27 @@ class TargetTile:
     ) -> np.ndarray:
         """``V.T C`` over a set of atoms, features centred: the projections Z of a tall fold."""
         factors = fold.factors
-        shape = (self.C.shape[1], width(strip))
-        chosen = np.flatnonzero(atoms)
-        C = self.C[chosen[0]][:, strip]
-        if len(chosen) > 1:
-            total = workspace.array("C", shape)
-            np.add(C, self.C[chosen[1]][:, strip], out=total)
-            for a in chosen[2:]:
-                total += self.C[a][:, strip]
-            C = total
+        C = self._sum_products(atoms, strip, workspace)
         Z = workspace.array(name, (len(factors.eigenvalues), width(strip)))
         blas.gemm(factors.basis.T, C, Z)
         subtract_outer(factors.center, self._total(self.sums, atoms, strip), Z)
         return Z
+
+    def _sum_products(self, atoms: np.ndarray, strip: slice, workspace: Workspace) -> np.ndarray:
+        """``X.T Y`` over a set of atoms: by what is in it or, if that is less, by what is not."""
+        chosen, others = np.flatnonzero(atoms), np.flatnonzero(~atoms)
+        if len(chosen) == 1:
+            return self.C[chosen[0]][:, strip]
+        out = workspace.array("C", (self.C.shape[1], width(strip)))
+        if len(others) < len(chosen) - 1:
+            out[...] = self.C_total[:, strip]
+            for a in others:
+                out -= self.C[a][:, strip]
+            return out
+        np.add(self.C[chosen[0]][:, strip], self.C[chosen[1]][:, strip], out=out)
+        for a in chosen[2:]:
+            out += self.C[a][:, strip]
+        return out
 
     def project_all(self, fold: FoldView, strip: slice, workspace: Workspace) -> np.ndarray:
         """Z of a fold's training rows, from whatever the tile holds."""
