@@ -14,11 +14,11 @@ from ridgemm.factors import FactorMaker, Factors, Request
 from ridgemm.fitting import CandidateGroup, FitJob, Outputs, finish_tile, fit_tile
 from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
-from ridgemm.plan import Plan, make_plan
+from ridgemm.plan import Plan, make_plan, trace_tile
 from ridgemm.projections import Data, FoldView, make_views
 from ridgemm.routes import Problem, allowed_routes
 from ridgemm.sources import Source, largest_eigenvalue, scan
-from ridgemm.store import Store, check_space, create_array, fingerprint
+from ridgemm.store import Store, check_space, create_array, fingerprint, open_array
 from ridgemm.tiles import TileGrid
 from ridgemm.trace import shared_scores
 
@@ -225,7 +225,10 @@ def _open(
 def _trace_scores(job: FitJob) -> np.ndarray:
     candidates = [c for group in job.groups for c in group.candidates]
     with Crew(threads_per_worker(1)) as crew:
-        return shared_scores(job.data, job.grid, candidates, job.alphas, job.scoring, crew)
+        # tiles of its own: the order of a sum over targets must not depend on n_jobs
+        t, strip = job.grid.n_targets, job.grid.strip
+        grid = TileGrid(t, trace_tile(strip, t), strip)
+        return shared_scores(job.data, grid, candidates, job.alphas, job.scoring, crew)
 
 
 def _choose(
@@ -342,6 +345,9 @@ def _make_outputs(plan: Plan, scratch: Path) -> Outputs:
 def _in_ram(outputs: Outputs, plan: Plan) -> Outputs:
     small = {name: np.array(getattr(outputs, name)) for name in ("index", "best", "offset")}
     small["constant"] = np.array(outputs.constant)
-    if not plan.coef_in_file:
+    if plan.coef_in_file:
+        outputs.coef.flush()
+        small["coef"] = open_array(Path(outputs.coef.filename))
+    else:
         small["coef"] = np.array(outputs.coef) if plan.n_workers > 1 else outputs.coef
     return replace(outputs, **small)

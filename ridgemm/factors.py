@@ -39,7 +39,6 @@ from ridgemm.workspace import Workspace
 log = logging.getLogger("ridgemm")
 
 FORMAT = 2
-_SMALL = 256
 _CONCURRENT = 2048
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -168,7 +167,8 @@ class FactorMaker:
     def _each(self, function: Callable[[Any], Factors], items: Sequence[Any], side: int):
         """Call `function` for every item, for several at once where their matrices are small.
 
-        A small eigendecomposition gains more from a neighbour than from a second thread.
+        A small eigendecomposition gains more from a neighbour than from a second thread; and
+        with one thread each, how many there are at once changes no bit.
         """
         at_once = self.at_once if side <= _CONCURRENT else 1
         results: list[Any] = [None] * len(items)
@@ -176,7 +176,7 @@ class FactorMaker:
         def call(_: int, i: int) -> None:
             results[i] = function(items[i])
 
-        with one_blas_thread(at_once > 1 or side < _SMALL), Team(at_once) as team:
+        with one_blas_thread(side <= _CONCURRENT), Team(at_once) as team:
             team.run(call, range(len(items)))
         return results
 
@@ -370,11 +370,7 @@ class FactorMaker:
             np.save(folder / "K.npy", gram.K)
             _save(folder, mean=gram.mean, scale=gram.scale)
 
-        # not a factor: not counted as one
-        computed = self.store.computed
-        arrays = self.store.fetch(name, build)
-        self.store.computed = computed
-        return [DualGram(**arrays)]
+        return [DualGram(**self.store.fetch(name, build, counted=False))]
 
     def _accumulate_grams(self, sets: Sequence[np.ndarray | None]) -> list["DualGram"]:
         """``X X.T`` over column tiles, one for each training set that standardises it."""

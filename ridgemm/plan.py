@@ -153,10 +153,11 @@ def make_plan(
     """
     smallest = []
     for route in routes:
-        plan = _fit_tiles(problem, route, memory_limit, n_workers, n_threads)
-        if plan.peak_bytes <= memory_limit:
-            rejected = tuple(other for other in routes if other is not route)
-            return replace(plan, rejected=rejected)
+        for in_file in _coef_places(problem, route, memory_limit):
+            plan = _fit_tiles(problem, route, memory_limit, n_workers, n_threads, in_file)
+            if plan.peak_bytes <= memory_limit:
+                rejected = tuple(other for other in routes if other is not route)
+                return replace(plan, rejected=rejected)
         smallest.append(plan)
     best = min(smallest, key=lambda plan: plan.peak_bytes)
     raise MemoryLimitError(
@@ -172,6 +173,11 @@ def factors_at_once(one_fold: int, free: int, n_cores: int) -> int:
     return max(1, min(n_cores, 4, free // max(one_fold, 1)))
 
 
+def trace_tile(strip: int, t: int) -> int:
+    """Targets in one product of the trace identity, whatever the tiles of the tasks are."""
+    return min(4 * strip, t)
+
+
 def row_step(p: int) -> int:
     """Rows of X in one product with targets: a block that stays near the processor."""
     return min(max((1 << 23) // p, 128), 2048)
@@ -182,11 +188,20 @@ def block_size(other: int) -> int:
     return min(max((1 << 22) // other, 64), 4096)
 
 
-def _fit_tiles(problem: Problem, route: Route, limit: int, n_workers: int, n_threads: int) -> Plan:
+def _coef_bytes(problem: Problem, route: Route) -> int:
+    return 4 * problem.t * (problem.n if route.family == "dual" else problem.p)
+
+
+def _coef_places(problem: Problem, route: Route, limit: int) -> list[bool]:
+    """Whether coefficients go to a file: if they are large, or if nothing else fits."""
+    return [True] if _coef_bytes(problem, route) > limit // 4 else [False, True]
+
+
+def _fit_tiles(
+    problem: Problem, route: Route, limit: int, n_workers: int, n_threads: int, in_file: bool
+) -> Plan:
     """The largest tiles of a route that fit, or its smallest plan where none does."""
     n, p, t = problem.n, problem.p, problem.t
-    coef_bytes = 4 * t * (n if route.family == "dual" else p)
-    coef_in_file = coef_bytes > limit // 4
     other = n if route.family == "dual" else p
     plan = Plan(
         problem,
@@ -200,8 +215,8 @@ def _fit_tiles(problem: Problem, route: Route, limit: int, n_workers: int, n_thr
         n_threads=n_threads,
         memory_limit=limit,
         peak_bytes=0,
-        coef_bytes=coef_bytes,
-        coef_in_file=coef_in_file,
+        coef_bytes=_coef_bytes(problem, route),
+        coef_in_file=in_file,
     )
     while True:
         # enough tiles for all workers, each a whole number of strips
@@ -274,4 +289,4 @@ def _trace_bytes(plan: Plan) -> int:
     if plan.route.method != "trace":
         return 0
     n = plan.problem.n
-    return 8 * 7 * n**2 + 8 * n * plan.tile
+    return 8 * 7 * n**2 + 8 * n * trace_tile(plan.strip, plan.problem.t)

@@ -260,7 +260,7 @@ def largest_eigenvalue(X: Source, standardize: bool) -> float:
     sample = np.stack(
         [np.asarray(X.data[i : i + 1, :])[0, ::step].astype(np.float64) for i in rows]
     )
-    if not np.isfinite(sample).all():
+    if not (np.abs(sample) <= LARGEST).all():
         return 1.0  # the scan will say where
     sample -= sample.mean(axis=0)
     if standardize:

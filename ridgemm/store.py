@@ -139,8 +139,8 @@ class Store:
         return (self.folder / name).exists()
 
     def fetch(
-        self, name: str, build: Callable[[Path], Mapping[str, Any] | None]
-    ) -> dict[str, np.memmap]:
+        self, name: str, build: Callable[[Path], None], counted: bool = True
+    ) -> dict[str, np.ndarray]:
         """The arrays of entry `name`, made by ``build(folder)`` unless they are there and sound.
 
         Parameters
@@ -148,6 +148,8 @@ class Store:
         name : str
         build : callable
             Writes ``.npy`` files into the folder that it is given.
+        counted : bool
+            Whether making it counts in ``computed``.
 
         Returns
         -------
@@ -161,7 +163,7 @@ class Store:
                 warnings.warn(f"{error}; it is built again", RuntimeWarning, stacklevel=2)
                 shutil.rmtree(final, ignore_errors=True)
         with self._lock:
-            self.computed += 1
+            self.computed += counted
         partial = self.folder / f"{name}.partial-{uuid.uuid4().hex}"
         partial.mkdir()
         try:
