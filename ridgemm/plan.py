@@ -9,6 +9,7 @@ neither the limit nor ``n_jobs`` changes a bit of the result.
 
 import re
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import psutil
 
@@ -126,7 +127,7 @@ def parse_memory(limit: int | float | str | None) -> int:
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?B?)\s*", limit.upper())
         if match and match[2] in _UNITS:
             limit = float(match[1]) * _UNITS[match[2]]
-    if isinstance(limit, (int, float)) and not isinstance(limit, bool) and 0 < limit < 2**60:
+    if isinstance(limit, Real) and not isinstance(limit, bool) and 0 < limit < 2**60:
         return int(limit)
     raise InputError(
         f"memory_limit={limit!r} is not understood; give bytes or a text such as '2GB'."

@@ -120,6 +120,11 @@ def as_source(data: Any, name: str) -> Source:
     """
     if isinstance(data, (str, os.PathLike)):
         data = _open_npy(Path(data), name)
+    if isinstance(data, np.ma.MaskedArray):
+        raise InputError(
+            f"{name} is a masked array, whose mask would be lost; fill or drop the masked values "
+            f"first: {name}.filled(...)."
+        )
     if hasattr(data, "toarray"):
         raise InputError(f"{name} is sparse; ridgemm reads dense arrays: pass {name}.toarray().")
     if not (hasattr(data, "shape") and hasattr(data, "dtype")):
