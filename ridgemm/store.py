@@ -28,6 +28,7 @@ from ridgemm.tiles import spans
 log = logging.getLogger("ridgemm")
 
 MANIFEST = "manifest.json"
+_HEADER = threading.Lock()
 _CHUNK = 1 << 22
 _SMALL = 1 << 16
 
@@ -68,7 +69,9 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
 
 def open_array(path: Path) -> np.memmap:
     """A ``.npy`` file as a read-only memmap."""
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    # NumPy parses the header by ``ast``, which in CPython 3.11 fails if two threads do it at once
+    with _HEADER:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def checksum(path: Path) -> str:
