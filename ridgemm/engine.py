@@ -10,7 +10,7 @@ import numpy as np
 
 from ridgemm.crossvalidation import generalised, held_out, left_out
 from ridgemm.errors import InputError
-from ridgemm.factors import FactorMaker, Factors, Request
+from ridgemm.factors import FactorMaker, Factors, Request, above_mean
 from ridgemm.fitting import CandidateGroup, FitJob, Outputs, finish_tile, fit_tile
 from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
@@ -299,9 +299,10 @@ def _offsets(
     """Float32 offset of X, what it lies above the training mean, and the scale."""
     mean = shift + factors.mean
     x_offset = mean.astype(np.float32)
-    drift = (x_offset - mean).astype(np.float32)
-    if plan.route.family == "dual" or not drift.any():
-        drift = None
+    drift = above_mean(shift, factors.mean)
+    if plan.route.family == "dual":
+        drift = factors.drift
+    drift = drift.astype(np.float32) if drift is not None and drift.any() else None
     return x_offset, drift, np.array(factors.scale) if settings.standardize else None
 
 

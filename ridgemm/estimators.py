@@ -22,6 +22,7 @@ from ridgemm.prediction import LinearModel, predict, primal_coefficients, score_
 from ridgemm.scores import check_scoring
 from ridgemm.sources import Source, as_source
 from ridgemm.store import check_folder, check_space
+from ridgemm.tiles import spans
 
 log = logging.getLogger("ridgemm")
 
@@ -290,9 +291,13 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         """(n_targets,) float64: the prediction at x = 0."""
         check_is_fitted(self, "alpha_")
         linear, coef = self._linear, self.coef_
-        steps = (slice(i, i + 512) for i in range(0, linear.n_targets, 512))
-        drift = [coef[strip].astype(np.float64) @ linear.x_offset for strip in steps]
-        return linear.y_offset - np.concatenate(drift)
+        intercept = linear.y_offset.copy()
+        # float64 blocks of a few MB
+        for strip in spans(len(coef), 256):
+            for columns in spans(self.n_features_in_, 4096):
+                block = coef[strip, columns].astype(np.float64)
+                intercept[strip] -= block @ linear.x_offset[columns]
+        return intercept
 
     def checked_settings(self) -> Settings:
         """The parameters, checked; what needs no data is refused here."""

@@ -38,7 +38,7 @@ from ridgemm.workspace import Workspace
 
 log = logging.getLogger("ridgemm")
 
-FORMAT = 2
+FORMAT = 3
 _CONCURRENT = 2048
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -66,6 +66,8 @@ class Factors:
         Column sums of P.
     rotated : (n_train, k) float32, optional
         ``Xtilde V``, so that ``Z = rotated.T y`` at full precision.
+    drift : (n_train,) float64, optional
+        What the float32 offset of X, by `above_mean`, adds to a prediction per dual coefficient.
     """
 
     eigenvalues: np.ndarray
@@ -77,6 +79,7 @@ class Factors:
     quadratic: np.ndarray | None = None
     test_sum: np.ndarray | None = None
     rotated: np.ndarray | None = None
+    drift: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -351,6 +354,8 @@ class FactorMaker:
         if self.standardize or len(fold.train) == len(gram.K):
             mean = gram.mean if self.centered else np.zeros_like(gram.mean)
             _save(folder, mean=mean, scale=gram.scale)
+        if self.centered and len(fold.train) == len(gram.K):
+            _save(folder, drift=gram.drift)
         if len(fold.test):
             outer = gram.K[np.ix_(fold.test, fold.train)]
             if self.centered:
@@ -368,24 +373,29 @@ class FactorMaker:
         def build(folder: Path) -> None:
             (gram,) = self._accumulate_grams([None])
             np.save(folder / "K.npy", gram.K)
-            _save(folder, mean=gram.mean, scale=gram.scale)
+            _save(folder, mean=gram.mean, scale=gram.scale, drift=gram.drift)
 
         return [DualGram(**self.store.fetch(name, build, counted=False))]
 
     def _accumulate_grams(self, sets: Sequence[np.ndarray | None]) -> list["DualGram"]:
         """``X X.T`` over column tiles, one for each training set that standardises it."""
         n, p = self.X.shape
-        path = self.scratch / "grams.npy"
-        grams = create_array(path, (len(sets), n, n), np.float64)
-        means, scales = np.zeros((len(sets), p)), np.ones((len(sets), p))
+        m = len(sets)
+        grams = create_array(self.scratch / "grams.npy", (m, n, n), np.float64)
+        # files: X may be very wide, and the sets many
+        means = create_array(self.scratch / "means.npy", (m, p), np.float64)
+        scales = create_array(self.scratch / "scales.npy", (m, p), np.float64)
+        drifts = np.zeros((m, n))
         workspace = Workspace()
         for columns in spans(p, self.block):
             values = workspace.array("tile", (n, width(columns)), np.float64)
-            self.X.read(slice(0, n), columns, self.shift[columns], values)
-            for K, train, mean, scale in zip(grams, sets, means, scales, strict=True):
+            shift = self.shift[columns]
+            self.X.read(slice(0, n), columns, shift, values)
+            parts = zip(grams, sets, means, scales, drifts, strict=True)
+            for K, train, mean, scale, drift in parts:
                 tile = values
                 if train is None:
-                    mean[columns] = values.mean(axis=0)
+                    mean[columns], scale[columns] = values.mean(axis=0), 1
                 else:
                     tile = workspace.array("scaled", values.shape, np.float64)
                     mean[columns] = values[train].mean(axis=0)
@@ -393,18 +403,23 @@ class FactorMaker:
                     scale[columns] = _usable_scale(tile[train].std(axis=0), mean[columns])
                     tile /= scale[columns]
                 blas.syrk(tile.T, K, accumulate=True)
+                drift += tile @ (above_mean(shift, mean[columns]) / scale[columns])
         for K in grams:
             blas.symmetrise(K)
-        return [DualGram(*parts) for parts in zip(grams, means, scales, strict=True)]
+        return [DualGram(*parts) for parts in zip(grams, means, scales, drifts, strict=True)]
 
 
 @dataclass(frozen=True)
 class DualGram:
-    """``X X.T`` (n_samples, n_samples) in float64, and the means and scales of its features."""
+    """``X X.T`` (n_samples, n_samples) in float64, and the means and scales of its features.
+
+    ``drift`` is X times what its float32 offset lies above the means.
+    """
 
     K: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
+    drift: np.ndarray
 
 
 class AtomStatistics:
@@ -453,6 +468,12 @@ class AtomStatistics:
                 G[rows] -= np.multiply.outer(residue[rows], mean)
                 G[rows] -= np.multiply.outer(mean[rows], total)
         return G, residue
+
+
+def above_mean(shift: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """What the float32 offset of X lies above its mean, itself relative to `shift`."""
+    mean = shift + mean
+    return mean.astype(np.float32) - mean
 
 
 def _save(folder: Path, **arrays: np.ndarray) -> None:

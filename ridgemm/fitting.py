@@ -74,8 +74,8 @@ class FitJob:
         Choose alpha within the task.
     shared : float or None
         The alpha of all targets, where it is known before.
-    drift : (n_features,) float32, optional
-        What the float32 offset of X lies above the training mean.
+    drift : (n_features,) or (n_train,) float32, optional
+        What the float32 offset of X adds to a prediction, per coefficient.
     outputs : Outputs
     """
 

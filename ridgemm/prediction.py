@@ -143,7 +143,9 @@ def primal_coefficients(model: LinearModel, path, limit: int) -> np.ndarray:
 def _left_blocks(model: LinearModel, X: Source, crew: Crew, limit: int):
     """Blocks of rows of the left operand: centred features, or the kernel with training rows."""
     k = model.coef.shape[1]
-    step = int(max(64, min(8192, limit // (16 * k))))
+    # a row of the left operand (the dual kernel: float64 too), and of a strip for every thread
+    per_row = 4 * (k if model.train is None else 4 * k) + 4 * _STRIP * len(crew.slots)
+    step = int(max(64, min(8192, limit // (4 * per_row))))
     features = Reader(X, model.x_offset)
     for rows in spans(X.shape[0], step):
         if model.train is None:

@@ -1,5 +1,7 @@
 """Rows by index into a reused workspace."""
 
+import numpy as np
+
 from ridgemm.kernels._jit import jit
 
 
@@ -9,7 +11,8 @@ def gather_rows(source, rows, offset, out):
     for i in range(rows.shape[0]):
         row = rows[i]
         for j in range(out.shape[1]):
-            out[i, j] = source[row, j] - offset[j]
+            # in float64 whatever the source: rounded once, to the dtype of out
+            out[i, j] = np.float64(source[row, j]) - offset[j]
 
 
 @jit
