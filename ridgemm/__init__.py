@@ -1,5 +1,6 @@
 """ridgemm: memory-mapped, tiled, single-precision ridge regression of very many targets."""
 
+from ridgemm.backends import show_config
 from ridgemm.errors import InputError, MemoryLimitError, RidgemmError, StorageError
 from ridgemm.estimators import RidgeCV
 from ridgemm.permutation import permutation_test
@@ -18,4 +19,5 @@ __all__ = [
     "load",
     "permutation_scheme",
     "permutation_test",
+    "show_config",
 ]

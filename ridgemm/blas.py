@@ -1,15 +1,16 @@
 """Products written in place: the only door to BLAS.
 
 NumPy's ``matmul`` can neither accumulate nor write a strided block; SciPy's wrappers hold the
-interpreter lock. So the routines are taken from the table that SciPy publishes for Cython
-(``scipy.linalg.cython_blas``) and called through ctypes, which releases the lock. Arrays are
-row-major here and column-major there: ``out = A B`` is asked for as ``out' = B' A'``.
+interpreter lock. So the Fortran routines of a backend (`ridgemm.backends`) are called through
+ctypes, which releases the lock. Arrays are row-major here and column-major there:
+``out = A B`` is asked for as ``out' = B' A'``.
 """
 
 import ctypes
 
 import numpy as np
-from scipy.linalg import cython_blas
+
+from ridgemm.backends import backend
 
 _ARGUMENTS = {"gemm": 13, "syrk": 10, "trmm": 11}
 _PREFIX = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}
@@ -17,15 +18,8 @@ _REAL = {np.dtype(np.float32): ctypes.c_float, np.dtype(np.float64): ctypes.c_do
 
 
 def _routine(name: str):
-    api = ctypes.pythonapi
-    api.PyCapsule_GetName.restype = ctypes.c_char_p
-    api.PyCapsule_GetName.argtypes = [ctypes.py_object]
-    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
-    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    capsule = cython_blas.__pyx_capi__[name]
-    address = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
     n_arguments = _ARGUMENTS[name[1:]]
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_arguments)(address)
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_arguments)(backend().address(name))
 
 
 _ROUTINES = {

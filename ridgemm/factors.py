@@ -521,10 +521,13 @@ def _triangle(V: np.ndarray, P_gram: np.ndarray) -> np.ndarray:
     scale = np.sqrt(np.maximum(diagonal, floor))
     T /= scale
     T /= scale[:, None]
+    # fewer test rows than features make T singular: a shift, far less than the rounding of the
+    # float32 products that follow, keeps most such pivots positive
+    T[np.diag_indices_from(T)] += 100 * len(T) * _EPS
     try:
         return np.linalg.cholesky(T).T * scale
     except np.linalg.LinAlgError:
-        # fewer test rows than features make T singular, which is nothing to an eigendecomposition
+        # directions that the test rows hardly have: their rounding errors were scaled up
         eigenvalues, Q = np.linalg.eigh(T)
         root = np.sqrt(np.maximum(eigenvalues, 0))[:, None] * Q.T
         return np.linalg.qr(root, mode="r") * scale

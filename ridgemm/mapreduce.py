@@ -2,18 +2,17 @@
 
 A task is an index into what a picklable function holds: paths (memmaps travel as paths) and
 small arrays. It writes into its own slice of a shared memmap and returns nothing.
-The sole importer of joblib and threadpoolctl.
+The sole importer of joblib.
 """
 
 import contextlib
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import joblib
-from threadpoolctl import ThreadpoolController
 
+from ridgemm.backends import libraries
 from ridgemm.errors import InputError
 from ridgemm.threads import Team
 from ridgemm.workspace import Workspace
@@ -37,7 +36,7 @@ class Crew:
         self.slots = [Workspace() for _ in range(n_threads)]
 
     def __enter__(self) -> "Crew":
-        self._limits = _libraries().limit(limits=1, user_api="blas")
+        self._limits = libraries().limit(limits=1, user_api="blas")
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -45,17 +44,11 @@ class Crew:
         self.team.__exit__(*exc)
 
 
-@functools.cache
-def _libraries() -> ThreadpoolController:
-    # looking for the loaded libraries takes longer than a small fit
-    return ThreadpoolController()
-
-
 def one_blas_thread(wanted: bool) -> contextlib.AbstractContextManager[object]:
     """BLAS on one thread for a while: small matrices are slower on many."""
     if not wanted:
         return contextlib.nullcontext()
-    return _libraries().limit(limits=1, user_api="blas")
+    return libraries().limit(limits=1, user_api="blas")
 
 
 def count_workers(n_jobs: Any) -> int:

@@ -1,0 +1,166 @@
+"""Which library the products run on, and how it is found.
+
+A backend is a library with the Fortran routines of BLAS for 32-bit integers:
+
+======  =======================================================================================
+scipy   What SciPy was built with, through the table that it publishes for Cython.
+mkl     The package ``mkl`` (extra ``[mkl]``), beside whatever NumPy and SciPy use.
+======  =======================================================================================
+
+The environment variable ``RIDGEMM_BLAS`` names one; otherwise mkl is taken where it is
+installed and the processor is Intel's: on others it leaves half of their speed unused. The
+choice is made once, on import, before any thread is counted, so that threads of the chosen
+library are capped with those of all others.
+"""
+
+import ctypes
+import functools
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import llvmlite.binding
+from scipy.linalg import cython_blas
+from threadpoolctl import ThreadpoolController
+
+from ridgemm.errors import InputError
+
+NAMES = ("scipy", "mkl")
+_VARIABLE = "RIDGEMM_BLAS"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A loaded library.
+
+    Attributes
+    ----------
+    name : str
+        One of `NAMES`.
+    path : str, optional
+        The file; None for scipy.
+    address : callable
+        From the name of a Fortran routine, such as "sgemm", to its address.
+    """
+
+    name: str
+    path: str | None
+    address: Callable[[str], int]
+
+
+@functools.cache
+def backend() -> Backend:
+    """Load the backend of this process, once.
+
+    Raises
+    ------
+    InputError
+        ``RIDGEMM_BLAS`` names none, or one that is not installed.
+    """
+    wanted = os.environ.get(_VARIABLE)
+    if not wanted:
+        return next(filter(None, (_load(name) for name in _preferred())))
+    if wanted not in NAMES:
+        raise InputError(f"{_VARIABLE}={wanted!r} must be one of {', '.join(NAMES)}.")
+    found = _load(wanted)
+    if found is None:
+        raise InputError(
+            f"{_VARIABLE}={wanted!r}, but it is not installed; pip install 'ridgemm[{wanted}]', "
+            f"or unset {_VARIABLE}."
+        )
+    return found
+
+
+@functools.cache
+def libraries() -> ThreadpoolController:
+    """Control of the threads of all loaded libraries, the backend's among them."""
+    # looking for the loaded libraries takes longer than a small fit
+    backend()
+    return ThreadpoolController()
+
+
+def describe() -> dict[str, str | int | None]:
+    """Name, version, kernels, threads and file of the backend.
+
+    Examples
+    --------
+    >>> describe()["backend"] in NAMES
+    True
+    """
+    chosen = backend()
+    found = [library for library in libraries().info() if library["user_api"] == "blas"]
+    # SciPy's table does not say which library it points into: its wheel has its own
+    place = chosen.path or "scipy."
+    mine = [library for library in found if place in library["filepath"]] or found or [{}]
+    return {
+        "backend": chosen.name,
+        "library": mine[0].get("internal_api"),
+        "version": mine[0].get("version"),
+        "kernels": mine[0].get("architecture"),
+        "threads": mine[0].get("num_threads"),
+        "file": mine[0].get("filepath"),
+    }
+
+
+def show_config() -> None:
+    """Print which BLAS makes the products, for which processor, on how many threads.
+
+    ``kernels`` is the instruction set as the library names it ("SkylakeX" and "Cooperlake" are
+    AVX-512, "Haswell" and "Zen" AVX2). Compare it with ``processor``: a library that does not
+    know a processor leaves half of its speed unused.
+
+    Examples
+    --------
+    >>> import ridgemm
+    >>> ridgemm.show_config()  # doctest: +ELLIPSIS
+    processor   ...
+    backend     ...
+    """
+    rows = {"processor": llvmlite.binding.get_host_cpu_name()} | describe()
+    for name, value in rows.items():
+        print(f"{name:12}{value}")
+
+
+def _preferred() -> tuple[str, ...]:
+    amd = llvmlite.binding.get_host_cpu_name().startswith(("znver", "bdver", "btver"))
+    return ("scipy",) if amd else ("mkl", "scipy")
+
+
+def _load(name: str) -> Backend | None:
+    """The backend of a name, None if it is not installed."""
+    if name == "scipy":
+        return Backend(name, None, _scipy_address)
+    path = _mkl_file()
+    if path is None:
+        return None
+    library = ctypes.CDLL(str(path))
+
+    def address(routine: str) -> int:
+        return ctypes.cast(getattr(library, routine + "_"), ctypes.c_void_p).value
+
+    return Backend(name, str(path), address)
+
+
+def _scipy_address(routine: str) -> int:
+    api = ctypes.pythonapi
+    api.PyCapsule_GetName.restype = ctypes.c_char_p
+    api.PyCapsule_GetName.argtypes = [ctypes.py_object]
+    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
+    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    capsule = cython_blas.__pyx_capi__[routine]
+    return api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+
+
+def _mkl_file() -> Path | None:
+    # the wheel puts its libraries beside those of the environment
+    for folder in (Path(sys.prefix) / "lib", Path(sys.prefix) / "Library" / "bin"):
+        found = _first(folder, "libmkl_rt.so*") or _first(folder, "mkl_rt*.dll")
+        if found is not None:
+            return found
+    return None
+
+
+def _first(folder: Path, pattern: str) -> Path | None:
+    return next(iter(sorted(folder.glob(pattern))), None)
