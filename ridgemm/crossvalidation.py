@@ -31,7 +31,7 @@ from ridgemm.kernels import (
 )
 from ridgemm.projections import FoldView, TargetTile
 from ridgemm.scores import Moments, from_error, score, variation
-from ridgemm.shrinkage import shrinkage_basis
+from ridgemm.shrinkage import shrinkage_basis, table_basis
 from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
 
@@ -47,15 +47,15 @@ class Candidates:
     view : FoldView
     basis : (q, k) float32, mix : (n_alphas, q) float32
         Shrinkage of all alphas, see `ridgemm.shrinkage`.
-    inverse : (n_alphas, k) float32
-        ``1 / (eigenvalues + alpha)``.
+    left : (n_samples, k) float32, optional
+        ``Xtilde V``, or U of a dual fold: residuals are made of its rows, for LOO.
     leverage : (n_alphas, n_samples) float64, optional
         ``1 / (1 - h_ii)``, for LOO.
     gcv_weights : (n_alphas, k) float64, optional
         Weights of ``Z**2`` in the sum of squared residuals, for GCV.
     gcv_scale : (n_alphas,) float64, optional
         ``(n / trace(I - H))**2``.
-    keep : float
+    keep : (n_alphas,) float64
         Share of y in a residual that the basis does not make (`loo_moments`), or of
         ``sum y**2`` in the sum of squared residuals (GCV).
     operator : (q * n_test, n_train) float32, optional
@@ -65,51 +65,65 @@ class Candidates:
     view: FoldView
     basis: np.ndarray
     mix: np.ndarray
-    inverse: np.ndarray
+    left: np.ndarray | None = None
     leverage: np.ndarray | None = None
     gcv_weights: np.ndarray | None = None
     gcv_scale: np.ndarray | None = None
-    keep: float = 0.0
+    keep: np.ndarray | None = None
     operator: np.ndarray | None = None
 
 
 def held_out(view: FoldView, alphas: np.ndarray, exact: bool = False) -> Candidates:
     """Candidates for a fold with a test set; `exact` ones have a member for each alpha."""
     w = view.factors.eigenvalues
-    inverse = (1 / (w + alphas[:, None])).astype(np.float32)
     if exact:
-        return Candidates(view, inverse, np.eye(len(alphas), dtype=np.float32), inverse)
+        inverse = (1 / (w + alphas[:, None])).astype(np.float32)
+        return Candidates(view, inverse, np.eye(len(alphas), dtype=np.float32))
     # a direction below 1e-6 of the largest is as good as noise in the test rows: bounded weight
     weight = np.maximum(w, 1e-6 * w.max()) if w.max() > 0 else np.ones_like(w)
     # the null space of a dual Gram predicts nothing
     basis, mix = shrinkage_basis(w, alphas, np.where(w > 0, weight, 0))
-    return Candidates(view, basis, mix, inverse)
+    return Candidates(view, basis, mix)
 
 
 def left_out(view: FoldView, alphas: np.ndarray, dual: bool, intercept: bool) -> Candidates:
-    """Candidates for LOO: the residual of the fit to all samples, and the leverages.
-
-    With a dual basis U, which is complete, the residual is ``U diag(a) U.T y`` with
-    ``a = alpha / (w + alpha)``: no difference of nearly equal numbers where p > n.
-    """
+    """Candidates for LOO: the residual of the fit to all samples, and the leverages."""
     w = np.asarray(view.factors.eigenvalues)
-    shrink = alphas[:, None] / (w + alphas[:, None])
-    if dual:
-        weight = np.ones_like(w)
-        if intercept:
-            # the mean is fitted without shrinkage: no residual in the constant direction
-            weight[0] = shrink[:, 0] = 0
-        basis, mix = shrinkage_basis(w, alphas, weight)
-        mix = mix * alphas[:, None].astype(np.float32)
-        remaining = _squared_rows(view.factors.basis, shrink)
-    else:
-        candidates = held_out(view, alphas)
-        basis, mix = candidates.basis, -candidates.mix
-        remaining = 1 - _squared_rows(left_factor(view), 1 / (w + alphas[:, None]))
-        remaining -= intercept / len(view.train)
+    make = _complete_residuals if dual else _residuals
+    basis, mix, remaining, keep = make(view, w, alphas[:, None], intercept)
     leverage = 1 / np.maximum(remaining, np.finfo(np.float32).tiny)
-    inverse = np.empty((len(alphas), 0), dtype=np.float32)
-    return Candidates(view, basis, mix, inverse, leverage=leverage, keep=float(not dual))
+    left = view.factors.basis if dual else left_factor(view)
+    return Candidates(view, basis, mix, left=left, leverage=leverage, keep=keep)
+
+
+def _residuals(
+    view: FoldView, w: np.ndarray, alpha: np.ndarray, intercept: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Basis, mix, 1 - h and keep of a tall fit: y less the prediction."""
+    candidates = held_out(view, alpha[:, 0])
+    fitted = _squared_rows(left_factor(view), 1 / (w + alpha)) + intercept / len(view.train)
+    return candidates.basis, -candidates.mix, 1 - fitted, np.ones(len(alpha))
+
+
+def _complete_residuals(
+    view: FoldView, w: np.ndarray, alpha: np.ndarray, intercept: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same of a dual fit, the basis U of which is complete.
+
+    The residual is ``U diag(a) U.T y`` with ``a = alpha / (w + alpha)``: no difference of nearly
+    equal numbers where p > n. An alpha above all eigenvalues predicts little, and there it is
+    y less the prediction that has none.
+    """
+    keep = (alpha[:, 0] > w.max()).astype(np.float64)
+    table = np.where(keep[:, None] > 0, -w, alpha) / (w + alpha)
+    weight = np.ones_like(w)
+    if intercept:
+        # the mean is fitted without shrinkage: no residual in the constant direction
+        weight[0] = table[:, 0] = 0
+    basis, mix = table_basis(table, weight)
+    remaining = _squared_rows(view.factors.basis, table)
+    remaining += keep[:, None] * (1 - intercept / len(w))
+    return basis, mix, remaining, keep
 
 
 def generalised(view: FoldView, alphas: np.ndarray, dual: bool, intercept: bool) -> Candidates:
@@ -132,10 +146,9 @@ def generalised(view: FoldView, alphas: np.ndarray, dual: bool, intercept: bool)
         view,
         nothing,
         nothing,
-        nothing,
         gcv_weights=weights,
         gcv_scale=(n / trace) ** 2,
-        keep=float(not dual),
+        keep=np.full(len(alphas), float(not dual)),
     )
 
 
@@ -164,7 +177,6 @@ def only(candidates: Candidates, a: int) -> Candidates:
         candidates,
         basis=candidates.basis[one],
         mix=np.ones((1, 1), np.float32),
-        inverse=candidates.inverse[one],
         operator=operator,
     )
 
@@ -184,8 +196,11 @@ def score_statistics(
     # about the test means: what they add to the moments is exact, and may be large
     y_total = y_sum + n * tile.train_mean(view, strip)
     subtract_outer(factors.test_sum / n, y_total, C)
+    members = workspace.zeros("members", (len(candidates.basis), 3, width(strip)))
+    cross_moments(Z, C, factors.test_sum, candidates.basis, members)
     sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
-    cross_moments(Z, C, factors.test_sum, candidates.inverse, sums)
+    for i in (0, 2):
+        np.matmul(candidates.mix, members[:, i], out=sums[:, i])
     F = workspace.array("F", (len(candidates.basis), *Z.shape))
     for member, prediction in zip(candidates.basis, F, strict=True):
         scale_rows(Z, member, prediction)
@@ -236,7 +251,7 @@ def score_loo(
     view = candidates.view
     Z = tile.project_all(view, strip, workspace)
     mean = tile.train_mean(view, strip)
-    left = view.factors.basis if candidates.keep == 0 else left_factor(view)
+    left = candidates.left
     sums = workspace.zeros("moments", (len(candidates.mix), 4, width(strip)))
     line = workspace.array("line", (width(strip),))
     for rows in spans(len(left), ROW_STEP):
@@ -258,7 +273,7 @@ def score_gcv(
     Z = tile.project_all(view, strip, workspace)
     n, y, y_square = tile.centered_moments(view, view.in_train, strip)
     error = workspace.array("moments", (len(candidates.gcv_weights), width(strip)), np.float64)
-    error[...] = candidates.keep * y_square
+    np.multiply.outer(candidates.keep, y_square, out=error)
     weighted_squares(Z, candidates.gcv_weights, error)
     np.maximum(error, 0, out=error)
     error *= candidates.gcv_scale[:, None]

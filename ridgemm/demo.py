@@ -21,7 +21,7 @@ from scipy.stats import norm
 
 from ridgemm.errors import InputError
 from ridgemm.estimators import RidgeCV
-from ridgemm.plan import format_bytes
+from ridgemm.fitplan import format_bytes
 from ridgemm.simulation import (
     FEATURE_AR,
     N_TEST_RUNS,

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from ridgemm.clock import Clock
 from ridgemm.crossvalidation import generalised, held_out, left_out
 from ridgemm.errors import InputError
-from ridgemm.factors import FactorMaker, Factors, Request, above_mean
+from ridgemm.factors import FactorMaker, Factors, Request
+from ridgemm.fitplan import Plan, make_plan, trace_tile
 from ridgemm.fitting import CandidateGroup, FitJob, Outputs, finish_tile, fit_tile
 from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
+from ridgemm.grams import above_mean
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
-from ridgemm.plan import Plan, make_plan, trace_tile
 from ridgemm.projections import Data, FoldView, make_views
 from ridgemm.routes import Problem, allowed_routes
 from ridgemm.sources import Source, largest_eigenvalue, scan
@@ -75,6 +77,8 @@ class Fitted:
     y_offset : (n_targets,) float64
     scale : (n_features,) float64 or None
     factors_computed : int
+    took : dict of str to float
+        Seconds of every stage.
     """
 
     outputs: Outputs
@@ -85,6 +89,7 @@ class Fitted:
     y_offset: np.ndarray
     scale: np.ndarray | None
     factors_computed: int
+    took: dict[str, float]
 
 
 def plan_fit(settings: Settings, X: Source, Y: Source, groups: Any) -> tuple[Plan, list[FoldGroup]]:
@@ -158,10 +163,13 @@ def run_fit(
         Folder for temporary files; coefficients in a file stay there.
     """
     log.info("route %s, tiles of %d targets", plan.route.name, plan.tile)
+    clock = Clock()
     maker, y_shift = _open(settings, plan, X, Y, cache, scratch)
+    clock.lap("scan")
     _check_disk(plan, scratch, maker.store.folder)
     candidate_groups, full = _candidates(settings, plan, fold_groups, maker)
     log.info("%d factor entries computed", maker.store.computed)
+    clock.lap("factors")
     x_offset, drift, scale = _offsets(settings, plan, maker.shift, full.factors)
     job = FitJob(
         data=Data(X, Y, maker.shift, y_shift, settings.fit_intercept, plan.row_step),
@@ -187,6 +195,7 @@ def run_fit(
         )
     map_tasks(partial(fit_tile, job), job.grid.tiles(), plan.n_workers, scratch)
     alpha, scores, best = _choose(job, shared_mean, plan.n_workers, scratch)
+    clock.lap("targets")
     return Fitted(
         outputs=_in_ram(job.outputs, plan),
         alpha=alpha,
@@ -196,6 +205,7 @@ def run_fit(
         y_offset=job.outputs.offset + y_shift,
         scale=scale,
         factors_computed=maker.store.computed,
+        took=clock.laps,
     )
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from ridgemm.engine import Fitted, Settings, plan_fit, run_fit
 from ridgemm.errors import InputError
+from ridgemm.fitplan import parse_memory
 from ridgemm.mapreduce import count_workers
 from ridgemm.persistence import load_model, save_model
-from ridgemm.plan import parse_memory
 from ridgemm.prediction import LinearModel, predict, primal_coefficients, score_targets
+from ridgemm.private import remove, temporary_folder
 from ridgemm.scores import check_scoring
 from ridgemm.sources import Source, as_source
 from ridgemm.store import check_folder, check_space
@@ -85,6 +85,8 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         Tiles, bytes and flops; prints as a table.
     factors_computed_ : int
         Factor entries that were not found in the cache.
+    took_ : dict of str to float
+        Seconds of the stages scan, factors and targets.
     n_constant_targets_ : int
     n_features_in_ : int
 
@@ -271,7 +273,7 @@ class RidgeCV(RegressorMixin, BaseEstimator):
             limit = parse_memory(self.memory_limit)
             path = None
             if n_bytes > limit // 4:
-                folder = Path(tempfile.mkdtemp(prefix="ridgemm-", dir=self.cache_dir))
+                folder = temporary_folder(self.cache_dir)
                 self._own_folder(folder)
                 check_space(folder, n_bytes, "coef_")
                 path = folder / "coef.npy"
@@ -330,7 +332,7 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         outputs = fitted.outputs
         self.alpha_, self.best_score_, self.cv_scores_ = fitted.alpha, fitted.best, fitted.scores
         self.x_offset_, self.y_offset_ = fitted.x_offset, fitted.y_offset
-        self.factors_computed_ = fitted.factors_computed
+        self.factors_computed_, self.took_ = fitted.factors_computed, fitted.took
         self.n_constant_targets_ = int(outputs.constant.sum())
         self._linear = LinearModel(
             outputs.coef, fitted.x_offset, fitted.y_offset, train, fitted.scale
@@ -386,11 +388,11 @@ def logging_to_stderr(verbose: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _scratch_folder(cache: Path | None, keep: bool) -> Iterator[Path]:
     """A temporary folder beside the cache, removed at the end or, with `keep`, on an error."""
-    folder = Path(tempfile.mkdtemp(prefix="ridgemm-", dir=cache))
+    folder = temporary_folder(cache)
     try:
         yield folder
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         raise
     if not keep:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)

@@ -10,8 +10,7 @@ a target y needs no more than :math:`Z = V^T \tilde X^T y` (or :math:`U^T y`): t
 and its held-out predictions :math:`P D` with :math:`P = \tilde X_{test} V` (or
 :math:`\tilde X_{test} \tilde X^T U`). Centring and scaling are folded into these matrices, once.
 
-Square matrices are made in float64: n p^2 flops of the whole are few, and float32 would
-resolve no eigenvalue below 1e-7 of the largest. They are kept in float32 for the products.
+Square matrices are made in float64 (`ridgemm.grams`) and kept in float32 for the products.
 
 An entry holds (see `Factors` for shapes): ``eigenvalues``, ``basis``, ``mean``, ``scale``,
 ``center`` and, as its kind requires, ``heldout``, ``quadratic``, ``test_sum``, ``rotated``.
@@ -28,19 +27,19 @@ from typing import Any
 import numpy as np
 
 from ridgemm import blas
+from ridgemm.eigen import EPS, constant_first, eigenbasis, nothing, triangle
 from ridgemm.folds import Fold
+from ridgemm.grams import AtomStatistics, DualGram, dual_grams, usable_scale
 from ridgemm.mapreduce import one_blas_thread
 from ridgemm.sources import Source
 from ridgemm.store import Store, create_array, key
 from ridgemm.threads import Team
-from ridgemm.tiles import row_pieces, spans, width
-from ridgemm.workspace import Workspace
+from ridgemm.tiles import row_pieces, width
 
 log = logging.getLogger("ridgemm")
 
-FORMAT = 3
+FORMAT = 5
 _CONCURRENT = 2048
-_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,8 @@ class FactorMaker:
         def build(folder: Path) -> None:
             statistics = self._statistics_of(request.atoms)
             G, mean, scale = self._training_gram(statistics, request.in_train)
-            eigenvalues, V = _eigenbasis(G)
+            n_train = len(request.fold.train)
+            eigenvalues, V = eigenbasis(G, n_train, mean / scale)
             del G
             V /= scale[:, None]
             _save(folder, eigenvalues=eigenvalues, basis=V, mean=mean, scale=scale)
@@ -202,13 +202,13 @@ class FactorMaker:
                 n_test, total = statistics.totals(request.in_test)
                 P_gram, _ = statistics.centered(request.in_test, total / n_test)
                 P_sum = total - n_test * mean
-                _save(folder, quadratic=_triangle(V, P_gram), test_sum=V.T @ P_sum)
+                _save(folder, quadratic=triangle(V, P_gram), test_sum=V.T @ P_sum)
             else:
                 self._rotate(request.fold.test, V, mean, folder / "heldout.npy")
 
         return self._fetch(_primal_kind(request), request.fold, build)
 
-    def _statistics_of(self, atoms: Sequence[np.ndarray]) -> "AtomStatistics":
+    def _statistics_of(self, atoms: Sequence[np.ndarray]) -> AtomStatistics:
         # keyed by identity: the caller holds the atoms of a group for as long as this maker
         with self._lock:
             if id(atoms) not in self._statistics:
@@ -220,14 +220,14 @@ class FactorMaker:
             return self._statistics[id(atoms)]
 
     def _training_gram(
-        self, statistics: "AtomStatistics", in_train: np.ndarray
+        self, statistics: AtomStatistics, in_train: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         n, total = statistics.totals(in_train)
         mean = total / n if self.centered else np.zeros_like(total)
         G, _ = statistics.centered(in_train, mean)
         scale = np.ones_like(mean)
         if self.standardize:
-            scale = _usable_scale(np.sqrt(np.maximum(np.diag(G), 0) / n), mean)
+            scale = usable_scale(np.sqrt(np.maximum(np.diag(G), 0) / n), mean)
             G /= scale
             G /= scale[:, None]
         return G, mean, scale
@@ -269,10 +269,13 @@ class FactorMaker:
                 values /= scale
                 R = np.linalg.qr(np.concatenate([R, values]), mode="r")
             _, singular, Vt = np.linalg.svd(R, full_matrices=False)
-            kept = singular > _EPS * max(R.shape) * singular[0]
-            kept[0] = True  # features that are all constant still make a model: the mean
-            V = Vt[kept].T / scale[:, None]
-            _save(folder, eigenvalues=singular[kept] ** 2, basis=V, mean=mean, scale=scale)
+            cancelled = np.sqrt(len(fold.train)) * np.max(np.abs(mean / scale))
+            kept = singular > EPS * max(R.shape) * max(singular[0], cancelled)
+            eigenvalues, V = singular[kept] ** 2, Vt[kept].T
+            if not kept.any():
+                eigenvalues, V = nothing(R.shape[1])
+            V /= scale[:, None]
+            _save(folder, eigenvalues=eigenvalues, basis=V, mean=mean, scale=scale)
             _save(folder, center=V.T @ mean)
             self._rotate(fold.train, V, mean, folder / "rotated.npy")
             if len(fold.test):
@@ -290,7 +293,7 @@ class FactorMaker:
             for _, values in self._row_blocks(rows):
                 values -= mean
                 squares += np.einsum("ij,ij->j", values, values)
-            scale = _usable_scale(np.sqrt(squares / len(rows)), mean)
+            scale = usable_scale(np.sqrt(squares / len(rows)), mean)
         return mean, scale
 
     # -- dual: eigh of the n x n Gram --------------------------------------------------------
@@ -337,18 +340,20 @@ class FactorMaker:
 
         return self.store.fetch(f"operator-{name}", build)["operator"]
 
-    def _build_dual(self, folder: Path, gram: "DualGram", fold: Fold) -> None:
+    def _build_dual(self, folder: Path, gram: DualGram, fold: Fold) -> None:
         inner = gram.K[np.ix_(fold.train, fold.train)]
+        largest = inner.diagonal().max()
         row_mean = inner.mean(axis=0) if self.centered else np.zeros(len(inner))
         inner -= row_mean
         inner -= row_mean[:, None] - row_mean.mean()
         eigenvalues, U = np.linalg.eigh(inner)
         del inner
-        # the null space stays, at exactly 0: LOO and GCV need all of it
-        null = eigenvalues <= _EPS * len(U) * max(eigenvalues[-1], 0)
+        # the null space stays, at exactly 0: LOO and GCV need all of it; what centring cancelled
+        # leaves its rounding
+        null = eigenvalues <= EPS * len(U) * max(eigenvalues[-1], largest if self.centered else 0)
         if self.centered:
             null[0] = True
-            _constant_first(U, int(null.sum()))
+            constant_first(U, int(null.sum()))
         eigenvalues[null] = 0
         _save(folder, eigenvalues=eigenvalues, basis=U, center=np.zeros(len(U)))
         if self.standardize or len(fold.train) == len(gram.K):
@@ -365,115 +370,20 @@ class FactorMaker:
             P[:, null] = 0
             _save(folder, heldout=P)
 
-    def _dual_grams(self, folds: Sequence[Fold]) -> list["DualGram"]:
+    def _dual_grams(self, folds: Sequence[Fold]) -> list[DualGram]:
         if self.standardize:
-            return self._accumulate_grams([fold.train for fold in folds])
+            return self._grams([fold.train for fold in folds])
         name = f"gram-{key('gram', self._identity)}"
 
         def build(folder: Path) -> None:
-            (gram,) = self._accumulate_grams([None])
+            (gram,) = self._grams([None])
             np.save(folder / "K.npy", gram.K)
             _save(folder, mean=gram.mean, scale=gram.scale, drift=gram.drift)
 
         return [DualGram(**self.store.fetch(name, build, counted=False))]
 
-    def _accumulate_grams(self, sets: Sequence[np.ndarray | None]) -> list["DualGram"]:
-        """``X X.T`` over column tiles, one for each training set that standardises it."""
-        n, p = self.X.shape
-        m = len(sets)
-        grams = create_array(self.scratch / "grams.npy", (m, n, n), np.float64)
-        # files: X may be very wide, and the sets many
-        means = create_array(self.scratch / "means.npy", (m, p), np.float64)
-        scales = create_array(self.scratch / "scales.npy", (m, p), np.float64)
-        drifts = np.zeros((m, n))
-        workspace = Workspace()
-        for columns in spans(p, self.block):
-            values = workspace.array("tile", (n, width(columns)), np.float64)
-            shift = self.shift[columns]
-            self.X.read(slice(0, n), columns, shift, values)
-            parts = zip(grams, sets, means, scales, drifts, strict=True)
-            for K, train, mean, scale, drift in parts:
-                tile = values
-                if train is None:
-                    mean[columns], scale[columns] = values.mean(axis=0), 1
-                else:
-                    tile = workspace.array("scaled", values.shape, np.float64)
-                    mean[columns] = values[train].mean(axis=0)
-                    np.subtract(values, mean[columns], out=tile)
-                    scale[columns] = _usable_scale(tile[train].std(axis=0), mean[columns])
-                    tile /= scale[columns]
-                blas.syrk(tile.T, K, accumulate=True)
-                drift += tile @ (above_mean(shift, mean[columns]) / scale[columns])
-        for K in grams:
-            blas.symmetrise(K)
-        return [DualGram(*parts) for parts in zip(grams, means, scales, drifts, strict=True)]
-
-
-@dataclass(frozen=True)
-class DualGram:
-    """``X X.T`` (n_samples, n_samples) in float64, and the means and scales of its features.
-
-    ``drift`` is X times what its float32 offset lies above the means.
-    """
-
-    K: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    drift: np.ndarray
-
-
-class AtomStatistics:
-    """Counts, sums and Grams of the atoms of a fold group, from one reading of X.
-
-    The Grams (n_atoms, p, p) lie in a file: the sum over a training set is made in RAM, once
-    for each fold.
-    """
-
-    def __init__(
-        self,
-        X: Source,
-        shift: np.ndarray,
-        atoms: Sequence[np.ndarray],
-        block: int,
-        path: Path,
-    ):
-        p = X.shape[1]
-        self.counts = np.array([len(atom) for atom in atoms])
-        self.sums = np.zeros((len(atoms), p))
-        self.grams = create_array(path, (len(atoms), p, p), np.float64)
-        workspace = np.empty((block, p))
-        for a, atom in enumerate(atoms):
-            for rows in row_pieces(atom, block):
-                size = width(rows) if isinstance(rows, slice) else len(rows)
-                values = workspace[:size]
-                X.read(rows, slice(0, p), shift, values)
-                self.sums[a] += values.sum(axis=0)
-                blas.syrk(values, self.grams[a], accumulate=True)
-            blas.symmetrise(self.grams[a])
-
-    def totals(self, atoms: np.ndarray) -> tuple[int, np.ndarray]:
-        """Number of samples and column sums over a set of atoms."""
-        return int(self.counts[atoms].sum()), self.sums[atoms].sum(axis=0)
-
-    def centered(self, atoms: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gram and column sums of a set of atoms about `mean`."""
-        n, total = self.totals(atoms)
-        G = np.zeros(self.grams.shape[1:])
-        for a in np.flatnonzero(atoms):
-            G += self.grams[a]
-        # sum (x - m)(x - m)' = G - (s - n m) m' - m s'
-        residue = total - n * mean
-        if mean.any():
-            for rows in spans(len(G), 512):
-                G[rows] -= np.multiply.outer(residue[rows], mean)
-                G[rows] -= np.multiply.outer(mean[rows], total)
-        return G, residue
-
-
-def above_mean(shift: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """What the float32 offset of X lies above its mean, itself relative to `shift`."""
-    mean = shift + mean
-    return mean.astype(np.float32) - mean
+    def _grams(self, sets: Sequence[np.ndarray | None]) -> list[DualGram]:
+        return dual_grams(self.X, self.shift, sets, self.block, self.scratch)
 
 
 def _save(folder: Path, **arrays: np.ndarray) -> None:
@@ -485,49 +395,3 @@ def _save(folder: Path, **arrays: np.ndarray) -> None:
 
 def _primal_kind(request: Request) -> str:
     return "primal-" + ("quadratic" if request.quadratic else "products")
-
-
-def _usable_scale(sd: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """1 for features that are constant but for rounding: centred they are zero already."""
-    return np.where(sd > 1e-7 * np.abs(mean), sd, 1.0)
-
-
-def _eigenbasis(G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues and vectors of G above its numerical null space, which predicts nothing."""
-    eigenvalues, V = np.linalg.eigh(G)
-    kept = eigenvalues > _EPS * len(G) * max(eigenvalues[-1], 0)
-    if not kept.any():
-        # features that are all constant still make a model: the mean
-        kept[-1] = True
-    return np.maximum(eigenvalues[kept], 0), V[:, kept]
-
-
-def _constant_first(U: np.ndarray, n_null: int) -> None:
-    """Turn the first `n_null` columns of U among themselves so that the first is constant."""
-    # centring puts the constant into the null space; a Householder reflection finds it there
-    inside = U[:, :n_null].sum(axis=0) / np.sqrt(len(U))
-    inside[0] += np.copysign(np.linalg.norm(inside), inside[0])
-    inside /= np.linalg.norm(inside)
-    U[:, :n_null] -= 2 * np.multiply.outer(U[:, :n_null] @ inside, inside)
-    U[:, 0] = 1 / np.sqrt(len(U))
-
-
-def _triangle(V: np.ndarray, P_gram: np.ndarray) -> np.ndarray:
-    """Upper triangular L with ``L.T L = V.T P_gram V``."""
-    T = V.T @ (P_gram @ V)
-    diagonal = np.diag(T)
-    floor = max(_EPS * diagonal.max(), np.finfo(np.float64).tiny)
-    # a scale for each direction, so that small ones keep their digits
-    scale = np.sqrt(np.maximum(diagonal, floor))
-    T /= scale
-    T /= scale[:, None]
-    # fewer test rows than features make T singular: a shift, far less than the rounding of the
-    # float32 products that follow, keeps most such pivots positive
-    T[np.diag_indices_from(T)] += 100 * len(T) * _EPS
-    try:
-        return np.linalg.cholesky(T).T * scale
-    except np.linalg.LinAlgError:
-        # directions that the test rows hardly have: their rounding errors were scaled up
-        eigenvalues, Q = np.linalg.eigh(T)
-        root = np.sqrt(np.maximum(eigenvalues, 0))[:, None] * Q.T
-        return np.linalg.qr(root, mode="r") * scale

@@ -1,26 +1,29 @@
 """The journal of a run: parts that finished tasks publish, and what the run was asked for.
 
-A part is one ``.npy`` file, renamed into place when it is whole: a killed run loses the tasks
-that were under way and nothing else. What is done is what is there; there is no log to replay.
+A part is one ``.npy`` file, named after its checksum too and renamed into place when it is whole:
+a killed run loses the tasks that were under way and nothing else. What is done is what is there
+and sound; there is no log to replay.
 """
 
+import contextlib
+import hashlib
+import io
 import json
 import os
-import shutil
-import tempfile
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from ridgemm.errors import InputError, StorageError
-from ridgemm.store import check_folder, open_array
+from ridgemm.private import private_folder, private_name, remove, sweep
+from ridgemm.store import check_folder, storage_error
 
 REQUEST = "request.json"
+PARTS = "parts"
+TOOK = "took.json"
 
 
 class Journal:
@@ -33,7 +36,8 @@ class Journal:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.parts = folder / "parts"
+        self.parts = folder / PARTS
+        self._checked: set[str] = set()
 
     def open(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Begin the run that `request` describes, or continue it.
@@ -57,7 +61,8 @@ class Journal:
             The folder cannot be written or read.
         """
         check_folder(self.parts, "out")
-        self._sweep()
+        sweep(self.folder)
+        sweep(self.parts)
         path = self.folder / REQUEST
         if not path.exists():
             if any(self.parts.iterdir()):
@@ -84,21 +89,20 @@ class Journal:
             )
         return chosen
 
-    def scratch(self) -> tempfile.TemporaryDirectory[str]:
+    def scratch(self) -> contextlib.AbstractContextManager[Path]:
         """A folder for what this process alone needs; the next run removes a dead one's."""
-        return tempfile.TemporaryDirectory(prefix=f"scratch-{os.getpid()}-", dir=self.folder)
+        return private_folder(self.folder, "scratch")
 
-    def _sweep(self) -> None:
-        """Remove what killed processes left: scratch folders and half-written files."""
-        left = [*self.folder.glob("scratch-*"), *self.folder.glob("result.partial-*")]
-        for path in [*left, *self.parts.glob("partial-*")]:
-            pid = path.name.split("-")[1]
-            if pid.isdigit() and psutil.pid_exists(int(pid)) and int(pid) != os.getpid():
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    def took(self, laps: Mapping[str, float]) -> dict[str, float]:
+        """Seconds of every stage, those of earlier calls included; noted in the folder."""
+        path = self.folder / TOOK
+        try:
+            before = {name: float(value) for name, value in json.loads(path.read_text()).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            before = {}
+        total = {name: before.get(name, 0.0) + seconds for name, seconds in laps.items()}
+        _write(path, json.dumps(total, indent=1).encode())
+        return total
 
     def forget(self, kind: str) -> None:
         """Remove the parts of a kind."""
@@ -107,16 +111,22 @@ class Journal:
 
     def publish(self, kind: str, tile: int, start: int, stop: int, part: np.ndarray) -> None:
         """Write a part: permutations `start` to `stop` of the tile that begins at `tile`."""
-        path = self.parts / f"{kind}_{tile}_{start}_{stop}.npy"
-        partial = self.parts / f"partial-{os.getpid()}-{uuid.uuid4().hex}"
+        buffer = io.BytesIO()
+        np.save(buffer, part)
+        content = buffer.getbuffer()
+        path = self.parts / f"{kind}_{tile}_{start}_{stop}_{_digest(content)}.npy"
+        partial = self.parts / private_name("part")
         try:
             with open(partial, "wb") as file:
-                np.save(file, part)
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
+            for other in self.parts.glob(f"{kind}_{tile}_{start}_{stop}_*.npy"):
+                if other != path:
+                    remove(other)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            remove(partial)
             raise StorageError(
                 f"out={str(self.folder)!r} cannot be written ({error.strerror or error}); mend "
                 "that and make the same call again: what was finished is kept."
@@ -124,24 +134,50 @@ class Journal:
 
     def done(self, kind: str) -> dict[int, list[tuple[int, int]]]:
         """Ranges of permutations that are there and whole, in order, by tile."""
-        ranges: dict[int, list[tuple[int, int]]] = {}
-        for path in self.parts.glob(f"{kind}_*.npy"):
-            try:
-                open_array(path)
-            except (ValueError, EOFError, OSError) as error:
-                message = f"{str(path)!r} is damaged ({error}); it is computed again"
-                warnings.warn(message, RuntimeWarning, stacklevel=2)
-                path.unlink()
-                continue
-            tile, start, stop = map(int, path.stem.split("_")[1:])
-            ranges.setdefault(tile, []).append((start, stop))
-        return {tile: sorted(found) for tile, found in ranges.items()}
+        return {
+            tile: [(start, stop) for start, stop, _ in found]
+            for tile, found in self._sound_parts(kind).items()
+        }
 
     def read(self, kind: str, tile: int) -> Iterator[tuple[int, int, np.ndarray]]:
         """Parts of a tile in order, as ``(start, stop, part)``."""
-        for start, stop in self.done(kind).get(tile, []):
-            path = self.parts / f"{kind}_{tile}_{start}_{stop}.npy"
+        for start, stop, path in self._sound_parts(kind, tile).get(tile, []):
             yield start, stop, np.load(path, allow_pickle=False)
+
+    def _sound_parts(
+        self, kind: str, tile: int | None = None
+    ) -> dict[int, list[tuple[int, int, Path]]]:
+        """Parts by tile, in order; a damaged one is removed."""
+        ranges: dict[int, list[tuple[int, int, Path]]] = {}
+        pattern = f"{kind}_*.npy" if tile is None else f"{kind}_{tile}_*.npy"
+        for path in self.parts.glob(pattern):
+            if path.name not in self._checked:
+                if (problem := part_problem(path)) is not None:
+                    message = f"{str(path)!r} is damaged ({problem}); it is computed again"
+                    warnings.warn(message, RuntimeWarning, stacklevel=3)
+                    path.unlink()
+                    continue
+                self._checked.add(path.name)
+            first, start, stop = map(int, path.stem.split("_")[1:4])
+            ranges.setdefault(first, []).append((start, stop, path))
+        return {first: sorted(found) for first, found in ranges.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # tasks publish; what this process has checked is not theirs
+        return Journal, (self.folder,)
+
+
+def part_problem(path: Path) -> str | None:
+    """What is wrong with a part, whose name ends in a checksum of its content."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return str(error)
+    return None if path.stem.endswith("_" + _digest(content)) else "its checksum is wrong"
+
+
+def _digest(content: bytes | memoryview) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def missing_ranges(
@@ -165,6 +201,10 @@ def missing_ranges(
 
 
 def _write(path: Path, content: bytes) -> None:
-    partial = path.with_suffix(f".{uuid.uuid4().hex}")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    partial = path.with_name(private_name(path.name))
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        remove(partial)
+        raise storage_error(path.parent, error) from error

@@ -6,8 +6,8 @@ from typing import Any
 
 from ridgemm.engine import Settings
 from ridgemm.errors import InputError, MemoryLimitError
+from ridgemm.fitplan import OVERHEAD, STRIP, block_size, factor_bytes, format_bytes, row_step
 from ridgemm.nested import NestedSplit, target_flops
-from ridgemm.plan import OVERHEAD, STRIP, block_size, factor_bytes, format_bytes, row_step
 from ridgemm.routes import PRIMAL_RESOLUTION
 
 _METHODS = (
@@ -41,7 +41,7 @@ class NullPlan:
     batch : int
         Permutations per task.
     row_step, block : int
-        As in `ridgemm.plan.Plan`.
+        As in `ridgemm.fitplan.Plan`.
     flops : float
         Of one permutation of all targets.
     peak_bytes : int
@@ -59,6 +59,11 @@ class NullPlan:
     block: int
     flops: float
     peak_bytes: int
+
+    @property
+    def route(self) -> str:
+        """Family, method and whether the trace identity chooses the alpha."""
+        return f"{self.family}-{self.method}" + ("-trace" if self.trace else "")
 
     def chosen(self) -> dict[str, Any]:
         """What a resumed run keeps."""

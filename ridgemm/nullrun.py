@@ -9,28 +9,29 @@ from typing import Any
 
 import numpy as np
 
+from ridgemm.clock import Clock
 from ridgemm.engine import Settings
 from ridgemm.errors import InputError
 from ridgemm.factors import FactorMaker
+from ridgemm.fitplan import OVERHEAD, factor_bytes, factors_at_once
 from ridgemm.folds import Fold
+from ridgemm.forecast import Forecast, forecast_null
 from ridgemm.journal import Journal, missing_ranges
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
 from ridgemm.nested import make_nested, nested_splits
 from ridgemm.nullplan import TRACE_BATCH, NullPlan, NullProblem, plan_null
+from ridgemm.nullreduce import counted_null, null_file, parts, stopped_null
 from ridgemm.nulltasks import (
     OBSERVED,
     NullJob,
     choice_task,
-    null_task,
     observed_task,
     order,
     prediction_task,
-    stop_task,
 )
 from ridgemm.nulltrace import error_matrices, shared_errors, target_gram
-from ridgemm.plan import OVERHEAD, factor_bytes, factors_at_once
 from ridgemm.projections import Data
-from ridgemm.results import Null, PermutationResult, threshold, write_result
+from ridgemm.results import PermutationResult, threshold, write_result
 from ridgemm.schemes import PermutationScheme
 from ridgemm.sources import Scan, Source, largest_eigenvalue, scan
 from ridgemm.store import Store, check_folder, check_space, create_array, fingerprint, key
@@ -39,7 +40,6 @@ from ridgemm.tiles import TileGrid, width
 log = logging.getLogger("ridgemm")
 
 FORMAT = 1
-_STOP_HITS = 10
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,12 @@ class NullRun:
         groups: np.ndarray | None,
         schemes: tuple[tuple[PermutationScheme, np.ndarray], ...],
         identity: str,
-        folder: Path,
     ):
         self.settings, self.options, self.X, self.Y = settings, options, X, Y
         (self.n, self.p), self.t = X.shape, Y.shape[1]
-        self.schemes, self.identity, self.folder = schemes, identity, folder
+        self.schemes, self.identity = schemes, identity
         self.m = schemes[0][0].n_permutations
         self.splits = nested_splits(settings, outer, groups, X.shape[0])
-        self.journal = Journal(folder)
         self.heldout = options.null == "heldout"
         _check_scoring(settings, self.splits)
         if options.stop and schemes[0][0].exhaustive:
@@ -104,12 +102,22 @@ class NullRun:
                 "are enumerated; leave it out."
             )
 
-    def execute(self, cache: Path | None) -> PermutationResult:
-        """Plan, continue what is there, reduce."""
+    def forecast(self, level: float) -> Forecast:
+        """What `execute` would do and take."""
+        problem = self._problem()
+        plan = plan_null(problem)
+        at_once = self._factors_at_once(plan)
+        return forecast_null(problem, plan, self.X, self.Y, at_once, level, self._keeps_null)
+
+    def execute(self, folder: Path, cache: Path | None) -> PermutationResult:
+        """Plan, continue what is in the run folder, reduce.
+
+        The folder keeps the plan and, stage by stage, the seconds that it really took.
+        """
+        clock = Clock()
+        self.folder, self.journal = folder, Journal(folder)
         plan = plan_null(self._problem())
-        check_folder(self.folder, "out")
-        if cache is not None:
-            check_folder(cache, "cache_dir")
+        check_folder(folder, "out")
         with Crew(threads_per_worker(1)) as crew:
             scans = (
                 scan(self.X, crew.team),
@@ -119,9 +127,9 @@ class NullRun:
         plan = NullPlan(
             **self.journal.open({"asked": self._asked(prints), "chosen": plan.chosen()})
         )
-        log.info("permutation test by %s-%s", plan.family, plan.method)
-        with self.journal.scratch() as name:
-            scratch = Path(name)
+        log.info("permutation test by %s", plan.route)
+        clock.lap("scan")
+        with self.journal.scratch() as scratch:
             maker = FactorMaker(
                 self.X,
                 scans[0].shift() if self.settings.centered else np.zeros(self.p, np.float32),
@@ -134,16 +142,23 @@ class NullRun:
                 self._factors_at_once(plan),
             )
             job = self._make_job(plan, maker, scans[1])
+            clock.lap("factors")
             run_tasks = partial(self._map, plan, scratch)
             job = self._observe(job, plan, maker, scratch, run_tasks)
-            reduced = (self._stopped if self.options.stop else self._count)(job, plan, run_tasks)
+            clock.lap("observed")
+            grid = TileGrid(self.t, plan.tile, plan.strip)
+            if self.options.stop:
+                reduced = stopped_null(job, grid, self.m, plan.batch, run_tasks)
+            else:
+                reduced = counted_null(job, grid, self.m, run_tasks)
+            clock.lap("null")
         return write_result(
-            self.folder,
+            folder,
             reduced,
             n_permutations=self.m,
             two_sided=self.options.two_sided,
             tail=self.options.tail,
-            description=self._describe(plan),
+            description=self._describe(plan) | {"took": self.journal.took(clock.laps)},
         )
 
     def _problem(self) -> NullProblem:
@@ -196,8 +211,12 @@ class NullRun:
             two_sided=self.options.two_sided,
             journal=self.journal,
             missing=y_scan.missing,
-            null=self._null_file(),
+            null=null_file(self.folder, (self.m, self.t)) if self._keeps_null else None,
         )
+
+    @property
+    def _keeps_null(self) -> bool:
+        return self.options.keep_null or self.options.tail is not None
 
     def _asked(self, prints: list[str]) -> dict[str, Any]:
         settings, options = self.settings, self.options
@@ -223,7 +242,7 @@ class NullRun:
             "two_sided": options.two_sided,
             "missing": options.missing,
             "stop": options.stop,
-            "keep_null": options.keep_null or options.tail is not None,
+            "keep_null": self._keeps_null,
         }
 
     def _describe(self, plan: NullPlan) -> dict[str, Any]:
@@ -233,7 +252,7 @@ class NullRun:
             "scoring": self.settings.scoring,
             "alpha_per_target": self.settings.per_target,
             "n_outer_folds": len(self.splits),
-            "route": f"{plan.family}-{plan.method}" + ("-trace" if plan.trace else ""),
+            "route": plan.route,
         }
 
     def _describe_scheme(self) -> str:
@@ -245,25 +264,6 @@ class NullRun:
             f"{self.m} random {scheme.name} permutations inside each of {len(sizes)} held-out sets "
             f"of {min(sizes)} to {max(sizes)} rows."
         )
-
-    def _null_file(self) -> np.memmap | None:
-        """All null scores on disk, if they are wanted; a larger file takes over the smaller."""
-        if not (self.options.keep_null or self.options.tail):
-            return None
-        path = self.folder / "null.npy"
-        if path.exists():
-            old = np.load(path, mmap_mode="r+", allow_pickle=False)
-            if len(old) >= self.m:
-                return old
-        check_space(self.folder, 4 * self.m * self.t, "the null")
-        partial_path = self.folder / "null.partial.npy"
-        new = create_array(partial_path, (self.m, self.t), np.float32)
-        if path.exists():
-            for i in range(len(old)):
-                new[i] = old[i]
-        new.flush()
-        partial_path.replace(path)
-        return np.load(path, mmap_mode="r+", allow_pickle=False)
 
     def _map(
         self,
@@ -326,13 +326,8 @@ class NullRun:
                 predictions.append(np.load(path, mmap_mode="r+", allow_pickle=False))
             job = replace(job, predictions=tuple(predictions))
         run_tasks(partial(task, job), "observed", OBSERVED, 0, "observed")
-        observed = np.concatenate(
-            [
-                part
-                for columns in TileGrid(self.t, plan.tile, plan.strip).tiles()
-                for _, _, part in self.journal.read("observed", columns.start)
-            ]
-        )
+        tiles = TileGrid(self.t, plan.tile, plan.strip).tiles()
+        observed = np.concatenate([part for _, _, _, part in parts(job, "observed", tiles)])
         reach = threshold(observed, self.options.two_sided)
         return replace(job, observed=observed, threshold=reach)
 
@@ -350,9 +345,9 @@ class NullRun:
             return self._choose_by_trace(job, plan, maker, scratch)
         run_tasks(partial(choice_task, job), "choice", OBSERVED, last, "alphas")
         total = np.zeros((1 + last, len(self.splits), len(self.settings.alphas)))
-        for columns in TileGrid(self.t, plan.tile, plan.strip).tiles():
-            for start, stop, part in self.journal.read("choice", columns.start):
-                total[start - OBSERVED : stop - OBSERVED] += part
+        tiles = TileGrid(self.t, plan.tile, plan.strip).tiles()
+        for _, start, stop, part in parts(job, "choice", tiles):
+            total[start - OBSERVED : stop - OBSERVED] += part
         return total.argmax(axis=2)
 
     def _choose_by_trace(
@@ -381,43 +376,6 @@ class NullRun:
                     bar.update(stop - start)
         parts = [part for _, _, part in self.journal.read("trace", 0)]
         return np.concatenate(parts)[: self.m + 1]
-
-    def _count(self, job: NullJob, plan: NullPlan, run_tasks: Callable[..., None]) -> Null:
-        """Exceedances, moments and maxima of the null, in the order of the parts."""
-        run_tasks(partial(null_task, job), "null", 0, self.m, "null")
-        counts, sums, squares = np.zeros((3, self.t))
-        largest = np.full(self.m, -np.inf)
-        for columns in TileGrid(self.t, plan.tile, plan.strip).tiles():
-            size = width(columns)
-            for start, stop, part in self.journal.read("null", columns.start):
-                counts[columns] += part[0, :size]
-                sums[columns] += part[1, :size]
-                squares[columns] += part[2, :size]
-                here = largest[start:stop]
-                np.maximum(here, part[3, : stop - start], out=here)
-        counts[job.missing] = np.nan
-        mean = sums / self.m
-        sd = np.sqrt(np.maximum(squares / self.m - mean**2, 0))
-        if job.null is not None:
-            job.null.flush()
-        return Null(job.observed, counts, mean, sd, largest, job.null)
-
-    def _stopped(self, job: NullJob, plan: NullPlan, run_tasks: Callable[..., None]) -> Null:
-        """Sequential counts: rounds of permutations, each of the targets still running."""
-        counts, drawn = np.zeros(self.t), np.zeros(self.t, np.int64)
-        counts[job.missing] = np.nan
-        tiles = TileGrid(self.t, plan.tile, plan.strip).tiles()
-        for start, stop in missing_ranges([], 0, self.m, plan.batch):
-            kind = f"stop-{start}-{stop}"
-            round_job = replace(job, hits=_STOP_HITS, counts=counts, drawn=drawn)
-            run_tasks(partial(stop_task, round_job), kind, start, stop, f"null from {start}")
-            counts, drawn = counts.copy(), drawn.copy()
-            for columns in tiles:
-                for _, _, part in self.journal.read(kind, columns.start):
-                    counts[columns], drawn[columns] = part
-            if not (counts < _STOP_HITS).any():
-                break
-        return Null(job.observed, counts, None, None, None, None, drawn, counts >= _STOP_HITS)
 
 
 def _check_scoring(settings: Settings, splits: Sequence[Any]) -> None:

@@ -1,8 +1,6 @@
 """permutation_test: validate and run."""
 
 import contextlib
-import shutil
-import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,10 +14,11 @@ from ridgemm.estimators import RidgeCV, logging_to_stderr
 from ridgemm.folds import Fold, make_folds
 from ridgemm.mapreduce import count_workers
 from ridgemm.nullrun import NullRun, Options
+from ridgemm.private import remove, temporary_folder
 from ridgemm.results import PermutationResult
 from ridgemm.schemes import PermutationScheme, permutation_scheme
 from ridgemm.sources import as_source
-from ridgemm.store import key
+from ridgemm.store import check_folder, key
 
 
 def permutation_test(
@@ -127,6 +126,62 @@ def permutation_test(
     >>> (result.pvalues_fwer < 0.05).tolist()
     [True, False, False]
     """
+    run = prepare(
+        model,
+        X,
+        Y,
+        cv=cv,
+        groups=groups,
+        scheme=scheme,
+        n_permutations=n_permutations,
+        random_state=random_state,
+        null=null,
+        two_sided=two_sided,
+        missing=missing,
+        min_shift=min_shift,
+        tail=tail,
+        stop=stop,
+        keep_null=keep_null,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
+    cache = None if model.cache_dir is None else Path(model.cache_dir)
+    if cache is not None:
+        check_folder(cache, "cache_dir")
+    with logging_to_stderr(model.verbose):
+        if out is not None:
+            return run.execute(Path(out), cache)
+        with contextlib.ExitStack() as stack:
+            folder = temporary_folder(cache)
+            stack.callback(remove, folder)
+            result = run.execute(folder, cache)
+            # from now on the folder lives as long as the result
+            stack.pop_all()
+            weakref.finalize(result, remove, folder)
+            return result
+
+
+def prepare(
+    model: RidgeCV,
+    X: Any,
+    Y: Any,
+    *,
+    cv: Any = 5,
+    groups: Any = None,
+    scheme: Any = "free",
+    n_permutations: int = 1000,
+    random_state: int = 0,
+    null: str = "refit",
+    two_sided: bool = False,
+    missing: str = "raise",
+    min_shift: int = 1,
+    tail: str | None = None,
+    stop: str | None = None,
+    keep_null: bool = False,
+    n_jobs: int | None = None,
+    progress: bool | None = None,
+) -> NullRun:
+    """The run of `permutation_test` with these arguments, checked; nothing has been written."""
     options = Options(null, two_sided, missing, min_shift, tail, stop, keep_null, progress)
     options.check()
     settings = model.checked_settings()
@@ -145,19 +200,7 @@ def permutation_test(
         [] if groups is None else np.unique(groups, return_inverse=True)[1].tolist(),
         min_shift,
     )
-    arguments = (settings, options, X, Y, outer, groups, schemes, identity)
-    cache = None if model.cache_dir is None else Path(model.cache_dir)
-    with logging_to_stderr(model.verbose):
-        if out is not None:
-            return NullRun(*arguments, Path(out)).execute(cache)
-        with contextlib.ExitStack() as stack:
-            folder = tempfile.mkdtemp(prefix="ridgemm-", dir=model.cache_dir)
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            result = NullRun(*arguments, Path(folder)).execute(cache)
-            # from now on the folder lives as long as the result
-            stack.pop_all()
-            weakref.finalize(result, shutil.rmtree, folder, ignore_errors=True)
-            return result
+    return NullRun(settings, options, X, Y, outer, groups, schemes, identity)
 
 
 def _schemes(

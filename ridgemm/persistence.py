@@ -1,6 +1,5 @@
 """A fitted model as a folder: ``.npy`` arrays and a JSON manifest, no pickle."""
 
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from ridgemm.errors import StorageError
 from ridgemm.prediction import LinearModel, primal_coefficients
+from ridgemm.private import private_folder
 from ridgemm.sources import Source, as_source
 from ridgemm.store import (
     check_folder,
@@ -16,6 +16,7 @@ from ridgemm.store import (
     publish,
     read_entry,
     read_manifest,
+    storage_error,
     write_manifest,
 )
 
@@ -45,25 +46,21 @@ def save_model(
     train = _npy_file(linear.train)
     n_bytes = linear.coef.nbytes if train or linear.train is None else 4 * _primal_size(linear)
     check_space(folder.parent, n_bytes, "the saved model")
-    partial = folder.parent / f"{folder.name}.partial-{uuid.uuid4().hex}"
-    partial.mkdir()
     try:
-        if linear.train is not None and train is None:
-            primal_coefficients(linear, partial / "coef.npy", 1 << 28)
-        else:
-            np.save(partial / "coef.npy", linear.coef)
-        arrays = {**arrays, "x_offset": linear.x_offset, "y_offset": linear.y_offset}
-        if train and linear.scale is not None:
-            arrays["scale"] = linear.scale
-        for name, array in arrays.items():
-            np.save(partial / f"{name}.npy", array)
-        write_manifest(partial, {**manifest, "format": FORMAT, "train": train})
-        publish(partial, folder)
-    except BaseException:
-        for file in partial.iterdir():
-            file.unlink()
-        partial.rmdir()
-        raise
+        with private_folder(folder.parent, folder.name) as partial:
+            if linear.train is not None and train is None:
+                primal_coefficients(linear, partial / "coef.npy", 1 << 28)
+            else:
+                np.save(partial / "coef.npy", linear.coef)
+            arrays = {**arrays, "x_offset": linear.x_offset, "y_offset": linear.y_offset}
+            if train and linear.scale is not None:
+                arrays["scale"] = linear.scale
+            for name, array in arrays.items():
+                np.save(partial / f"{name}.npy", array)
+            write_manifest(partial, {**manifest, "format": FORMAT, "train": train})
+            publish(partial, folder)
+    except OSError as error:
+        raise storage_error(folder.parent, error) from error
 
 
 def load_model(folder: Path) -> tuple[LinearModel, dict[str, np.ndarray], dict[str, Any]]:

@@ -13,9 +13,9 @@ import numpy as np
 
 from ridgemm import blas
 from ridgemm.errors import InputError, MemoryLimitError
+from ridgemm.fitplan import format_bytes
 from ridgemm.kernels import column_moments, product_moments
 from ridgemm.mapreduce import Crew, threads_per_worker
-from ridgemm.plan import format_bytes
 from ridgemm.scores import Moments, score
 from ridgemm.sources import Reader, Source, scan
 from ridgemm.store import create_array

@@ -1,7 +1,6 @@
 """What a run leaves, read back from its folder."""
 
 import os
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,15 @@ import numpy as np
 from ridgemm.errors import InputError, StorageError
 from ridgemm.estimators import RidgeCV
 from ridgemm.null import count_exceedances, fdr_pvalues, fwer_pvalues, pvalues, tail_statistic
-from ridgemm.store import open_array, read_entry, read_manifest, write_manifest
+from ridgemm.private import private_folder
+from ridgemm.store import (
+    checksum,
+    open_array,
+    read_entry,
+    read_manifest,
+    storage_error,
+    write_manifest,
+)
 from ridgemm.tails import besag_clifford_pvalues, gpd_pvalues
 from ridgemm.tiles import spans
 
@@ -203,6 +210,9 @@ def write_result(
         "description": description,
         "has_null": null.scores is not None,
     }
+    if null.scores is not None:
+        # too large to be read again with the result: for `ridgemm.verify`
+        manifest["large"] = {"null.npy": checksum(folder / "null.npy")}
     _write(folder, arrays, manifest)
     return PermutationResult.from_folder(folder)
 
@@ -227,19 +237,16 @@ def _tail_pvalues(
 
 def _write(folder: Path, arrays: dict[str, np.ndarray], manifest: dict[str, Any]) -> None:
     """Write the arrays of a result, each renamed into place, the manifest last."""
-    partial = folder / f"result.partial-{os.getpid()}-{uuid.uuid4().hex}"
-    partial.mkdir()
     try:
-        for name, array in arrays.items():
-            np.save(partial / f"{name}.npy", array)
-        write_manifest(partial, manifest)
-        files = sorted(partial.iterdir(), key=lambda path: path.suffix == ".json")
-        for path in files:
-            os.replace(path, folder / path.name)
-    finally:
-        for path in partial.iterdir():
-            path.unlink()
-        partial.rmdir()
+        with private_folder(folder, "result") as partial:
+            for name, array in arrays.items():
+                np.save(partial / f"{name}.npy", array)
+            write_manifest(partial, manifest)
+            files = sorted(partial.iterdir(), key=lambda path: path.suffix == ".json")
+            for path in files:
+                os.replace(path, folder / path.name)
+    except OSError as error:
+        raise storage_error(folder, error) from error
 
 
 _KINDS = {"RidgeCV": RidgeCV, "PermutationResult": PermutationResult}

@@ -26,7 +26,7 @@ METHODS = {
     "loo": ("loo", "trace"),
     "gcv": ("gcv",),
 }
-_EIGH = 18
+EIGH = 18
 # smallest alpha, as a share of the largest eigenvalue, below which rounding of float32
 # cross-products (amplified by s_max / sqrt(alpha)) is no longer small against 1e-4
 PRIMAL_RESOLUTION = 1e-8
@@ -129,10 +129,10 @@ def _factor_flops(problem: Problem, family: str) -> float:
     trains = [n_train for n_train, _ in problem.folds] + [n]
     if family == "dual":
         n_grams = len(trains) if problem.standardize else 1
-        return 2 * n_grams * n**2 * p + sum(_EIGH * m**3 for m in trains)
+        return 2 * n_grams * n**2 * p + sum(EIGH * m**3 for m in trains)
     if family == "svd":
-        return sum(8 * m * p**2 + 2 * _EIGH * min(m, p) ** 3 for m in trains)
-    return 2 * problem.n_passes * n * p**2 + len(trains) * (_EIGH + 4) * p**3
+        return sum(8 * m * p**2 + 2 * EIGH * min(m, p) ** 3 for m in trains)
+    return 2 * problem.n_passes * n * p**2 + len(trains) * (EIGH + 4) * p**3
 
 
 def _target_flops(problem: Problem, family: str, method: str) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 def shrinkage_basis(
     eigenvalues: np.ndarray, alphas: np.ndarray, weight: np.ndarray, tolerance: float = 1e-6
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Factor ``numerator / (w + alpha)`` over eigenvalues and alphas.
+    r"""Factor ``1 / (w + alpha)`` over eigenvalues and alphas.
 
     .. math:: \frac{1}{w_k + \alpha_a} \approx \sum_{l < q} m_{a l} \psi_{l k}
 
@@ -42,25 +42,33 @@ def shrinkage_basis(
     >>> basis.shape[0] < 8, np.allclose(mix @ basis, 1 / (w + alphas[:, None]), rtol=1e-4)
     (True, True)
     """
+    return table_basis(1 / (eigenvalues + alphas[:, None]), weight, tolerance)
+
+
+def table_basis(
+    table: np.ndarray, weight: np.ndarray, tolerance: float = 1e-6
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factor any (n_alphas, k) table of shrinkage, as `shrinkage_basis` does."""
     counted = weight > 0
     if not counted.all():
-        basis, mix = shrinkage_basis(eigenvalues[counted], alphas, weight[counted])
+        basis, mix = table_basis(table[:, counted], weight[counted], tolerance)
         full = np.zeros((len(basis), len(weight)), np.float32)
         full[:, counted] = basis
         return full, mix
     if not len(weight):
-        return np.zeros((1, 0), np.float32), np.zeros((len(alphas), 1), np.float32)
-    table = weight / (eigenvalues + alphas[:, None])
-    scale = table.max(axis=1, keepdims=True)
-    left, singular, right = np.linalg.svd(table / scale, full_matrices=False)
+        return np.zeros((1, 0), np.float32), np.zeros((len(table), 1), np.float32)
+    weighted = weight * table
+    scale = np.abs(weighted).max(axis=1, keepdims=True)
+    scale[scale == 0] = 1
+    left, singular, right = np.linalg.svd(weighted / scale, full_matrices=False)
     rank = _rank(left * singular, right, tolerance)
     if rank == len(singular):
-        exact = 1 / (eigenvalues + alphas[:, None])
-        return exact.astype(np.float32), np.eye(len(alphas), dtype=np.float32)
+        return table.astype(np.float32), np.eye(len(table), dtype=np.float32)
     basis = singular[:rank, None] * right[:rank] / weight
     mix = scale * left[:, :rank]
     # members near 1, so that neither factor leaves the range of float32
     size = np.abs(basis).max(axis=1)
+    size[size == 0] = 1
     return (basis / size[:, None]).astype(np.float32), (mix * size).astype(np.float32)
 
 

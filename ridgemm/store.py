@@ -5,6 +5,8 @@ name, synchronised, and renamed into place: whoever sees it sees all of it. Two 
 make the same entry; the first to publish wins and the other uses the winner's.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -12,7 +14,6 @@ import os
 import shutil
 import tempfile
 import threading
-import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.errors import StorageError
+from ridgemm.private import private_folder, sweep
 from ridgemm.sources import Source
 from ridgemm.threads import Team
 from ridgemm.tiles import spans
@@ -63,8 +65,45 @@ def check_space(folder: Path, n_bytes: int, what: str) -> None:
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    """A new ``.npy`` file as a writable memmap; its pages are file cache, not program memory."""
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    """A new ``.npy`` file as a writable memmap; its pages are file cache, not program memory.
+
+    Its blocks are reserved at once: a disk that fills up is an error here, where a page written
+    later to a file with holes would kill the process.
+
+    Raises
+    ------
+    StorageError
+        The folder cannot be written, or the disk is full.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        _reserve(path)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise storage_error(path.parent, error) from error
+    return array
+
+
+def _reserve(path: Path) -> None:
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with open(path, "r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+
+
+def storage_error(folder: Path, error: OSError) -> StorageError:
+    """What a failed write means to the caller."""
+    if isinstance(error, StorageError):
+        return error
+    return StorageError(
+        f"{str(folder)!r} cannot be written ({error.strerror or error}); free some space, mend the "
+        "folder's permissions or choose another, and make the same call again."
+    )
 
 
 def open_array(path: Path) -> np.memmap:
@@ -136,6 +175,8 @@ class Store:
         self.durable = durable
         self.computed = 0
         self._lock = threading.Lock()
+        if durable:
+            sweep(folder)
 
     def has(self, name: str) -> bool:
         """Whether an entry is there, sound or not."""
@@ -161,21 +202,29 @@ class Store:
         final = self.folder / name
         if final.exists():
             try:
-                return read_entry(final, verify=self.durable)
+                found = read_entry(final, verify=self.durable)
+                if self.durable:
+                    _touch(final)
+                return found
             except StorageError as error:
                 warnings.warn(f"{error}; it is built again", RuntimeWarning, stacklevel=2)
                 shutil.rmtree(final, ignore_errors=True)
         with self._lock:
             self.computed += counted
-        partial = self.folder / f"{name}.partial-{uuid.uuid4().hex}"
-        partial.mkdir()
         try:
-            build(partial)
-            write_manifest(partial, {}, self.durable)
-            publish(partial, final, self.durable)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            with private_folder(self.folder, name) as partial:
+                build(partial)
+                write_manifest(partial, {}, self.durable)
+                publish(partial, final, self.durable)
+        except OSError as error:
+            raise storage_error(self.folder, error) from error
         return read_entry(final, verify=False)
+
+
+def _touch(entry: Path) -> None:
+    """Note that an entry was of use, for `ridgemm.maintenance.clean`."""
+    with contextlib.suppress(OSError):
+        os.utime(entry / MANIFEST)
 
 
 def write_manifest(folder: Path, content: Mapping[str, Any], durable: bool = True) -> None:
@@ -225,13 +274,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        names: Iterable[str] = manifest["files"].keys()
+        names: Iterable[str] = [*manifest["files"].keys(), *manifest.get("large", {}).keys()]
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise StorageError(f"{str(folder)!r} has no readable manifest ({error})") from error
     for name in names:
         if Path(name).name != name or not name.endswith(".npy"):
             raise StorageError(f"{str(folder)!r} names a file outside itself: {name!r}")
     return manifest
+
+
+def wrong_files(folder: Path, verify: bool) -> dict[str, str]:
+    """What is wrong with the files of a published folder, by name; the manifest is one of them."""
+    try:
+        manifest = read_manifest(folder)
+    except StorageError as error:
+        return {MANIFEST: str(error)}
+    wrong = {}
+    for name, expected in {**manifest["files"], **manifest.get("large", {})}.items():
+        path = folder / name
+        try:
+            if verify and expected and checksum(path) != expected:
+                wrong[name] = "its checksum is wrong"
+            open_array(path)
+        except (OSError, ValueError, EOFError) as error:
+            wrong[name] = str(error)
+    return wrong
 
 
 def read_entry(folder: Path, verify: bool = True) -> dict[str, np.memmap]:

@@ -9,8 +9,8 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold
 
 import ridgemm.engine
+import ridgemm.fitplan
 import ridgemm.mapreduce
-import ridgemm.plan
 import ridgemm.prediction
 from ridgemm import RidgeCV, load
 from ridgemm.errors import StorageError
@@ -24,11 +24,19 @@ ROUTES = [
     dict(solver="dual-products", cv=3),
     dict(solver="primal-statistics", cv=3, alpha_per_target=False),
     dict(solver="dual-trace", cv=3, alpha_per_target=False),
+    dict(solver="dual-products", cv=3, alpha_per_target=False),
     dict(solver="primal-loo", cv="loo"),
+    dict(solver="svd-loo", cv="loo"),
+    dict(solver="dual-loo", cv="loo"),
+    dict(solver="dual-trace", cv="loo", alpha_per_target=False),
+    dict(solver="primal-gcv", cv="gcv"),
+    dict(solver="svd-gcv", cv="gcv"),
     dict(solver="dual-gcv", cv="gcv"),
 ]
 every_route = pytest.mark.parametrize(
-    "options", ROUTES, ids=lambda o: o["solver"] + ("" if o.get("alpha_per_target", True) else "-1")
+    "options",
+    ROUTES,
+    ids=lambda o: f"{o['solver']}-{o['cv']}" + ("" if o.get("alpha_per_target", True) else "-1"),
 )
 
 
@@ -95,7 +103,8 @@ def test_degenerate_data(case, standardize):
     for options in ROUTES:
         if options["cv"] == "loo" and standardize:
             continue
-        if options["solver"] == "primal-loo" and X.shape[1] > 40:
+        tall_only = not options["solver"].startswith("dual") and options["cv"] in ("loo", "gcv")
+        if tall_only and X.shape[1] > 40:
             continue
         model = RidgeCV([0.1, 10.0], standardize=standardize, **options)
         with warnings.catch_warnings():
@@ -218,7 +227,7 @@ def test_sources_agree(source, tmp_path):
 @every_route
 def test_two_workers_give_the_same_bits(options, monkeypatch):
     # tiles that differ between one worker and two
-    monkeypatch.setattr(ridgemm.plan, "STRIP", 7)
+    monkeypatch.setattr(ridgemm.fitplan, "STRIP", 7)
     X, Y = signal(t=40)
     one, two = (RidgeCV(n_jobs=n_jobs, **options).fit(X, Y) for n_jobs in (1, 2))
     assert_equal_models(two, one)
@@ -227,7 +236,7 @@ def test_two_workers_give_the_same_bits(options, monkeypatch):
 @every_route
 def test_threads_give_the_same_bits(options, monkeypatch):
     # several strips, for there to be something to share out
-    monkeypatch.setattr(ridgemm.plan, "STRIP", 7)
+    monkeypatch.setattr(ridgemm.fitplan, "STRIP", 7)
     X, Y = signal(n=700, t=40)
     models = []
     for n_threads in (1, 2, 3):
@@ -245,9 +254,9 @@ def test_threads_give_the_same_bits(options, monkeypatch):
 def test_strips_do_not_matter(options, strip, monkeypatch):
     X, Y = signal()
     expected = RidgeCV(**options).fit(X, Y)
-    monkeypatch.setattr(ridgemm.plan, "STRIP", strip)
-    monkeypatch.setattr(ridgemm.plan, "row_step", lambda p: 11)
-    monkeypatch.setattr(ridgemm.plan, "block_size", lambda other: 5)
+    monkeypatch.setattr(ridgemm.fitplan, "STRIP", strip)
+    monkeypatch.setattr(ridgemm.fitplan, "row_step", lambda p: 11)
+    monkeypatch.setattr(ridgemm.fitplan, "block_size", lambda other: 5)
     model = RidgeCV(**options).fit(X, Y)
     assert model.plan_.strip == strip and model.plan_.row_step == 11
     assert_close_models(model, expected, 1e-5)
@@ -256,17 +265,47 @@ def test_strips_do_not_matter(options, strip, monkeypatch):
 @every_route
 def test_tiles_do_not_matter(options, monkeypatch):
     X, Y = signal(t=40)
-    monkeypatch.setattr(ridgemm.plan, "STRIP", 4)
+    monkeypatch.setattr(ridgemm.fitplan, "STRIP", 4)
     expected = RidgeCV(**options).fit(X, Y)
-    fit_tiles = ridgemm.plan._fit_tiles
+    fit_tiles = ridgemm.fitplan._fit_tiles
 
     def small_tiles(*args):
-        return ridgemm.plan.replace(fit_tiles(*args), tile=12)
+        return ridgemm.fitplan.replace(fit_tiles(*args), tile=12)
 
-    monkeypatch.setattr(ridgemm.plan, "_fit_tiles", small_tiles)
+    monkeypatch.setattr(ridgemm.fitplan, "_fit_tiles", small_tiles)
     model = RidgeCV(**options).fit(X, Y)
     assert expected.plan_.tile == 40 and model.plan_.tile == 12
     assert_equal_models(model, expected)
+
+
+# -- predictions that are small or none ------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [dict(solver=solver, cv="loo") for solver in ("primal-loo", "svd-loo", "dual-loo")]
+    + [dict(solver=solver, cv=3) for solver in ("primal-statistics", "primal-products", "dual")],
+    ids=lambda o: o["solver"],
+)
+def test_correlation_of_predictions_that_alpha_makes_tiny(options, fit_intercept):
+    X, Y = signal(n=40, p=9)
+    alphas = np.logspace(-2, 8, 6)
+    shared = dict(scoring="correlation", fit_intercept=fit_intercept)
+    model = RidgeCV(alphas, **options, **shared).fit(X, Y)
+    expected = naive.cv_scores(X, Y, alphas, options["cv"], **shared)
+    assert_allclose(model.cv_scores_, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["primal-statistics", "primal-products", "svd", "dual"])
+def test_features_that_are_constant_in_training_predict_nothing(solver):
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.standard_normal((2, 3)) * 1000, 20, axis=0) + 1 / 3
+    X[20:] += rng.standard_normal((20, 3))
+    Y = rng.standard_normal((40, 5))
+    halves = [(np.arange(20), np.arange(20, 40))]
+    model = RidgeCV([1e-3, 1.0], cv=halves, scoring="correlation", solver=solver).fit(X, Y)
+    assert_array_equal(model.cv_scores_, 0)
 
 
 # -- what a model does ----------------------------------------------------------------------
@@ -275,7 +314,7 @@ def test_tiles_do_not_matter(options, monkeypatch):
 @pytest.mark.parametrize("scoring", naive.SCORINGS)
 @every_route
 def test_predict_and_score(options, scoring, tmp_path):
-    if options["solver"] in ("dual-gcv", "dual-trace") and scoring == "correlation":
+    if options["solver"].endswith(("gcv", "trace")) and scoring == "correlation":
         pytest.skip("not defined")
     X, Y = signal()
     X_new, Y_new = signal(n=13, seed=1)
@@ -297,17 +336,17 @@ def test_predict_and_score(options, scoring, tmp_path):
 def test_coefficients_in_a_file(options, tmp_path, monkeypatch):
     X, Y = signal()
     expected = RidgeCV(**options).fit(X, Y)
-    fit_tiles = ridgemm.plan._fit_tiles
+    fit_tiles = ridgemm.fitplan._fit_tiles
 
     def in_file(*args):
-        return ridgemm.plan.replace(fit_tiles(*args), coef_in_file=True)
+        return ridgemm.fitplan.replace(fit_tiles(*args), coef_in_file=True)
 
-    monkeypatch.setattr(ridgemm.plan, "_fit_tiles", in_file)
+    monkeypatch.setattr(ridgemm.fitplan, "_fit_tiles", in_file)
     model = RidgeCV(cache_dir=tmp_path, **options).fit(X, Y)
     assert isinstance(model._linear.coef, np.memmap)
     assert_equal_models(model, expected)
     assert_array_equal(model.predict(X), expected.predict(X))
-    folders = list(tmp_path.glob("ridgemm-*"))
+    folders = list(tmp_path.glob("ridgemm~*"))
     assert len(folders) == 1
     # the file lives as long as the model
     del model

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from ridgemm import InputError, MemoryLimitError, RidgeCV
-from ridgemm.plan import format_bytes, make_plan, parse_memory
+from ridgemm.fitplan import format_bytes, make_plan, parse_memory
 from ridgemm.routes import PRIMAL_RESOLUTION, Problem, allowed_routes, possible_routes
 
 

@@ -240,10 +240,20 @@ def test_a_torn_prediction_file_is_no_surprise(tmp_path):
     np.testing.assert_array_equal(run(out, **options).pvalues, whole.pvalues)
 
 
+SCRATCH = """
+import os
+from pathlib import Path
+from ridgemm.private import private_name
+Path({!r}, private_name("scratch")).mkdir()
+"""
+
+
 def test_a_killed_run_leaves_no_scratch_after_the_next(tmp_path):
-    (tmp_path / "scratch-of-the-dead").mkdir()
+    with subprocess.Popen([sys.executable, "-c", SCRATCH.format(str(tmp_path))]) as process:
+        process.wait()
+    assert list(tmp_path.glob("scratch~*"))
     run(tmp_path)
-    assert not list(tmp_path.glob("scratch-*"))
+    assert not list(tmp_path.glob("scratch~*"))
 
 
 @pytest.mark.parametrize("n_published", [0, 1, 3])

@@ -48,26 +48,23 @@ def square_moments(F, mix, line, sums):
 
 
 @jit
-def cross_moments(Z, C, test_sum, inverse, sums):
-    """Add ``sum_k D test_sum`` and ``sum_k D C`` with ``D = Z * inverse[a]`` to ``sums[a, 0|2]``.
-
-    inverse : (n_alphas, k) float32, ``1 / (eigenvalues + alpha)``.
-    """
+def cross_moments(Z, C, test_sum, basis, sums):
+    """Add ``sum_k D test_sum`` and ``sum_k D C`` with ``D = Z * basis[l]`` to ``sums[l, 0|2]``."""
     for k in range(Z.shape[0]):
         total = test_sum[k]
-        for a in range(inverse.shape[0]):
-            shrink = inverse[a, k]
+        for i in range(basis.shape[0]):
+            shrink = basis[i, k]
             for j in range(Z.shape[1]):
                 value = np.float64(Z[k, j] * shrink)
-                sums[a, 0, j] += value * total
-                sums[a, 2, j] += value * C[k, j]
+                sums[i, 0, j] += value * total
+                sums[i, 2, j] += value * C[k, j]
 
 
 @jit
 def loo_moments(F, mix, Y, keep, leverage, line, sums):
     """Moments of the left-out predictions ``y - e / (1 - h)``, in the places of the above.
 
-    ``e = keep * y + sum_l mix[a, l] F[l]`` is the residual of the fit to all samples;
+    ``e = keep[a] * y + sum_l mix[a, l] F[l]`` is the residual of the fit to all samples;
     ``leverage[a, i] = 1 / (1 - h_i)``. With ``keep`` 0 the basis gives the residual itself,
     which does not cancel where the fit nearly interpolates. sum e^2 is what a score needs,
     so ``sums[a, 3]`` holds it too.
@@ -75,10 +72,10 @@ def loo_moments(F, mix, Y, keep, leverage, line, sums):
     for i in range(F.shape[1]):
         for a in range(mix.shape[0]):
             _blend(F, mix[a], i, line)
-            scale = leverage[a, i]
+            scale, share = leverage[a, i], keep[a]
             for j in range(F.shape[2]):
                 target = np.float64(Y[i, j])
-                error = (keep * target + line[j]) * scale
+                error = (share * target + line[j]) * scale
                 value = target - error
                 sums[a, 0, j] += value
                 sums[a, 1, j] += value * value

@@ -108,7 +108,7 @@ def format_bytes(n_bytes: float) -> str:
     return f"{n_bytes:.1f} GB"
 
 
-def parse_memory(limit: int | float | str | None) -> int:
+def parse_memory(limit: int | float | str | None, argument: str = "memory_limit") -> int:
     """Bytes of a memory limit; None is half of what is available now.
 
     Raises
@@ -129,9 +129,7 @@ def parse_memory(limit: int | float | str | None) -> int:
             limit = float(match[1]) * _UNITS[match[2]]
     if isinstance(limit, Real) and not isinstance(limit, bool) and 0 < limit < 2**60:
         return int(limit)
-    raise InputError(
-        f"memory_limit={limit!r} is not understood; give bytes or a text such as '2GB'."
-    )
+    raise InputError(f"{argument}={limit!r} is not understood; give bytes or a text such as '2GB'.")
 
 
 def make_plan(

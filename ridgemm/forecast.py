@@ -1,0 +1,293 @@
+"""What a fit or a permutation test will take, before it starts."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ridgemm.engine import Settings
+from ridgemm.fitplan import Plan, format_bytes
+from ridgemm.folds import Fold
+from ridgemm.nullplan import NullPlan, NullProblem
+from ridgemm.rates import Rates, machine_rates
+from ridgemm.routes import EIGH, PRIMAL_RESOLUTION
+from ridgemm.sources import Source
+
+# of the product rate: gathers, moments and the edges of strips take the rest
+_EFFICIENCY = 0.8
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run.
+
+    Attributes
+    ----------
+    name : str
+    flops : float
+    n_bytes : int
+        Read from the sources.
+    seconds : float
+        Estimated.
+    """
+
+    name: str
+    flops: float
+    n_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will do and take. Prints as a table.
+
+    Attributes
+    ----------
+    kind : {"fit", "permutation test"}
+    route : str
+    rejected : dict of str to float
+        Routes that were not taken, and their flops over those of the route taken.
+    tiles : dict of str to int
+    bytes : dict of str to int
+        ``memory`` (planned peak of all processes), ``memory limit``, ``cache`` (factors on
+        disk), ``scratch``, and ``coefficients`` or ``results``.
+    stages : tuple of Stage
+    warnings : tuple of str
+    """
+
+    kind: str
+    route: str
+    rejected: dict[str, float]
+    tiles: dict[str, int]
+    bytes: dict[str, int]
+    stages: tuple[Stage, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time of all stages."""
+        return sum(stage.seconds for stage in self.stages)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return asdict(self) | {"seconds": self.seconds}
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON."""
+        Path(path).write_text(json.dumps(self.as_dict(), indent=1))
+
+    def __str__(self) -> str:
+        rows = [(self.kind, self.route)]
+        rows += [
+            ("rejected", f"{name}, {ratio:.1f} times") for name, ratio in self.rejected.items()
+        ]
+        rows += [("tiles", ", ".join(f"{name} {size}" for name, size in self.tiles.items()))]
+        rows += [(name, format_bytes(size)) for name, size in self.bytes.items()]
+        for stage in self.stages:
+            work = f"{stage.flops / 1e9:.1f} Gflop, {format_bytes(stage.n_bytes)} read"
+            rows.append((stage.name, f"{_duration(stage.seconds)}, {work}"))
+        rows.append(("together", _duration(self.seconds)))
+        rows += [("warning", warning) for warning in self.warnings]
+        return "\n".join(f"{name:<17} {value}" for name, value in rows)
+
+
+@dataclass(frozen=True)
+class FactorWork:
+    """Square-matrix work of all folds.
+
+    Attributes
+    ----------
+    flops : float
+        Of float64 products.
+    cubes : float
+        Sum of ``k^3`` over eigendecompositions of order k.
+    at_once : int
+        Folds made side by side.
+    disk_bytes, scratch_bytes : int
+        Of factors, and of what is needed to make them.
+    """
+
+    flops: float
+    cubes: float
+    at_once: int
+    disk_bytes: int
+    scratch_bytes: int
+
+    def stage(self, n_bytes: int, rates: Rates) -> Stage:
+        """The stage of this work that reads `n_bytes` of X."""
+        seconds = self.flops / rates.product_double + n_bytes / rates.reading
+        seconds += self.cubes / (rates.eigen * self.at_once)
+        # an eigendecomposition counted as what it would be in products
+        return Stage("factors", self.flops + EIGH * self.cubes, n_bytes, seconds)
+
+
+def factor_work(
+    family: str,
+    shape: tuple[int, int],
+    folds: Sequence[tuple[int, int]],
+    n_passes: int,
+    n_atoms: int,
+    standardize: bool,
+    at_once: int,
+) -> FactorWork:
+    """Work of the factors of `folds`, given as numbers of training and test rows."""
+    n, p = shape
+    matrix = 8
+    if family == "dual":
+        n_grams = len(folds) if standardize else 1
+        flops = n_grams * n**2 * p + sum(2 * m**2 * n_test for m, n_test in folds)
+        disk = sum(4 * m * (m + n_test) for m, n_test in folds) + matrix * n**2
+        scratch = matrix * n_grams * n**2
+        cubes = sum(m**3 for m, _ in folds)
+    elif family == "svd":
+        flops = sum(4 * m * p**2 + 2 * (m + n_test) * p**2 for m, n_test in folds)
+        disk = sum(4 * p * (p + m + n_test) for m, n_test in folds)
+        scratch, cubes = 0, sum(2 * min(m, p) ** 3 for m, _ in folds)
+    else:
+        flops = n_passes * n * p**2 + 5 * len(folds) * p**3
+        disk = sum(4 * p * (p + min(p, n_test)) for _, n_test in folds)
+        scratch, cubes = matrix * n_atoms * p**2, len(folds) * p**3
+    return FactorWork(float(flops), float(cubes), at_once, disk, scratch)
+
+
+def forecast_fit(settings: Settings, plan: Plan, folds: Sequence[Fold], X: Source, Y: Source):
+    """Forecast of `RidgeCV.fit`, from its plan."""
+    problem, rates = plan.problem, machine_rates()
+    family = plan.route.family
+    passes = problem.n_passes if family == "primal" else 1
+    sizes = [*problem.folds, (problem.n, 0)]
+    at_once = plan.factors_at_once
+    work = factor_work(
+        family, X.shape, sizes, passes, problem.n_atoms, settings.standardize, at_once
+    )
+    stages = (
+        _reading("scan", _n_bytes(X) + _n_bytes(Y), rates),
+        work.stage(passes * _n_bytes(X), rates),
+        _targets("targets", plan.route.target_flops, passes * (_n_bytes(X) + _n_bytes(Y)), rates),
+    )
+    in_file = plan.coef_in_file or plan.n_workers > 1
+    return Forecast(
+        "fit",
+        plan.route.name,
+        {route.name: route.flops / plan.route.flops for route in plan.rejected},
+        {"targets": plan.tile, "strip": plan.strip, "rows": plan.row_step, "block": plan.block},
+        {
+            "memory": plan.peak_bytes,
+            "memory limit": plan.memory_limit,
+            "cache": work.disk_bytes,
+            "scratch": work.scratch_bytes + (plan.coef_bytes if in_file else 0),
+            "coefficients": plan.coef_bytes,
+        },
+        stages,
+        tuple(_warnings(settings, problem.smallest_alpha, family, folds)),
+    )
+
+
+def forecast_null(
+    problem: NullProblem,
+    plan: NullPlan,
+    X: Source,
+    Y: Source,
+    at_once: int,
+    level: float,
+    kept: bool,
+) -> Forecast:
+    """Forecast of `permutation_test`, from its plan."""
+    settings, rates, m = problem.settings, machine_rates(), problem.n_permutations
+    folds = [fold for split in problem.splits for fold in (*split.inner, split.outer)]
+    sizes = [(len(fold.train), len(fold.test)) for fold in folds]
+    n_atoms = max(len(split.group.atoms) for split in problem.splits)
+    passes = len(problem.splits) if plan.family == "primal" else 1
+    work = factor_work(plan.family, X.shape, sizes, passes, n_atoms, settings.standardize, at_once)
+    each = problem.n * problem.t * 2 * len(problem.splits) if problem.heldout else plan.flops
+    stages = (
+        _reading("scan", 2 * (_n_bytes(X) + _n_bytes(Y)), rates),
+        work.stage(passes * _n_bytes(X), rates),
+        _targets("observed", plan.flops, passes * _n_bytes(X) + _n_bytes(Y), rates),
+        _targets("null", m * each, -(-m // plan.batch) * _n_bytes(Y), rates),
+    )
+    return Forecast(
+        "permutation test",
+        plan.route,
+        {},
+        {"targets": plan.tile, "strip": plan.strip, "permutations": plan.batch},
+        {
+            "memory": plan.peak_bytes,
+            "memory limit": settings.memory_limit,
+            "cache": work.disk_bytes,
+            "scratch": work.scratch_bytes,
+            "results": 60 * problem.t + 8 * m + (4 * m * problem.t if kept else 0),
+        },
+        stages,
+        (
+            *_warnings(settings, problem.smallest_alpha, plan.family, folds),
+            *_p_warnings(m, problem.t, level),
+        ),
+    )
+
+
+def _reading(name: str, n_bytes: int, rates: Rates) -> Stage:
+    return Stage(name, 0.0, n_bytes, n_bytes / rates.reading)
+
+
+def _targets(name: str, flops: float, n_bytes: int, rates: Rates) -> Stage:
+    seconds = flops / (rates.product * _EFFICIENCY) + n_bytes / rates.reading
+    return Stage(name, float(flops), n_bytes, seconds)
+
+
+def _n_bytes(source: Source) -> int:
+    return source.shape[0] * source.shape[1] * source.dtype.itemsize
+
+
+def _warnings(
+    settings: Settings, smallest_alpha: float, family: str, folds: Sequence[Fold]
+) -> Iterator[str]:
+    if smallest_alpha < PRIMAL_RESOLUTION and family == "primal":
+        yield (
+            f"the smallest alpha is {smallest_alpha:.1g} of the largest eigenvalue of X'X, below "
+            f"what float32 cross-products resolve ({PRIMAL_RESOLUTION:g}); use solver='svd', or "
+            "larger alphas"
+        )
+    tests = [len(fold.test) for fold in folds if len(fold.test)]
+    if tests and max(tests) > 2 * min(tests):
+        yield (
+            f"folds hold out between {min(tests)} and {max(tests)} samples: a score of few "
+            "samples counts as much as one of many; merge small groups"
+        )
+    if tests and min(tests) < 10 and settings.scoring != "neg_mean_squared_error":
+        yield (
+            f"a fold holds out {min(tests)} samples, and scoring={settings.scoring!r} of so few is "
+            "very noisy; use fewer folds or larger groups"
+        )
+
+
+def _p_warnings(m: int, t: int, level: float) -> Iterator[str]:
+    smallest = 1 / (1 + m)
+    if smallest > level:
+        yield (
+            f"{m} permutations reach no p below {smallest:.2g}, so that nothing can be found at "
+            f"level {level:g}; ask for at least {int(np.ceil(1 / level))}"
+        )
+    elif m < 20 / level:
+        sd = np.sqrt(level * (1 - level) / m)
+        yield (
+            f"p-values near {level:g} have a standard error of {sd:.2g} with {m} permutations; "
+            f"{int(np.ceil(100 / level))} would make it {np.sqrt(level**2 * (1 - level) / 100):.2g}"
+        )
+    needed = int(np.ceil(t * smallest / level))
+    if smallest <= level and needed > 1:
+        yield (
+            f"FDR over {t} targets finds something at {level:g} only if {needed} or more targets "
+            f"share the smallest p; n_permutations={int(np.ceil(t / level))}, or tail='gpd', would "
+            "find a single one"
+        )
+
+
+def _duration(seconds: float) -> str:
+    for limit, unit, size in ((60, "s", 1), (3600, "min", 60), (86400, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 86400:.3g} days"

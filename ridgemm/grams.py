@@ -1,0 +1,149 @@
+r"""Grams of X in float64: ``X.T X`` of sets of rows, or ``X X.T``, from one reading.
+
+float32 would resolve no eigenvalue below 1e-7 of the largest; the flops of square matrices are
+few beside those of the targets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ridgemm import blas
+from ridgemm.sources import Source
+from ridgemm.store import create_array
+from ridgemm.tiles import row_pieces, spans, width
+from ridgemm.workspace import Workspace
+
+
+class AtomStatistics:
+    """Counts, sums and Grams of the atoms of a fold group, from one reading of X.
+
+    The Grams (n_atoms, p, p) lie in a file: the sum over a training set is made in RAM, once
+    for each fold.
+    """
+
+    def __init__(
+        self,
+        X: Source,
+        shift: np.ndarray,
+        atoms: Sequence[np.ndarray],
+        block: int,
+        path: Path,
+    ):
+        p = X.shape[1]
+        self.counts = np.array([len(atom) for atom in atoms])
+        self.sums = np.zeros((len(atoms), p))
+        file = create_array(path, (len(atoms) + 1, p, p), np.float64)
+        self.grams, self.whole = file[:-1], file[-1]
+        workspace = np.empty((block, p))
+        for a, atom in enumerate(atoms):
+            for rows in row_pieces(atom, block):
+                size = width(rows) if isinstance(rows, slice) else len(rows)
+                values = workspace[:size]
+                X.read(rows, slice(0, p), shift, values)
+                self.sums[a] += values.sum(axis=0)
+                blas.syrk(values, self.grams[a], accumulate=True)
+            blas.symmetrise(self.grams[a])
+            self.whole += self.grams[a]
+
+    def totals(self, atoms: np.ndarray) -> tuple[int, np.ndarray]:
+        """Number of samples and column sums over a set of atoms."""
+        return int(self.counts[atoms].sum()), self.sums[atoms].sum(axis=0)
+
+    def centered(self, atoms: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gram and column sums of a set of atoms about `mean`."""
+        n, total = self.totals(atoms)
+        chosen, others = np.flatnonzero(atoms), np.flatnonzero(~atoms)
+        # by what is in the set or, if that is less, by what is not
+        if len(others) + 1 < len(chosen):
+            G = self.whole - self.grams[others[0]] if len(others) else self.whole.copy()
+            for a in others[1:]:
+                G -= self.grams[a]
+        else:
+            G = np.array(self.grams[chosen[0]])
+            for a in chosen[1:]:
+                G += self.grams[a]
+        # sum (x - m)(x - m)' = G - (s - n m) m' - m s'
+        residue = total - n * mean
+        if mean.any():
+            for rows in spans(len(G), 512):
+                G[rows] -= np.multiply.outer(residue[rows], mean)
+                G[rows] -= np.multiply.outer(mean[rows], total)
+        return G, residue
+
+
+@dataclass(frozen=True)
+class DualGram:
+    """``X X.T`` (n_samples, n_samples) in float64, and the means and scales of its features.
+
+    ``drift`` is X times what its float32 offset lies above the means.
+    """
+
+    K: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    drift: np.ndarray
+
+
+def dual_grams(
+    X: Source,
+    shift: np.ndarray,
+    sets: Sequence[np.ndarray | None],
+    block: int,
+    scratch: Path,
+) -> list[DualGram]:
+    """``X X.T`` over column tiles, one for each training set that standardises it.
+
+    Parameters
+    ----------
+    X : Source
+    shift : (n_features,) float32
+        Subtracted from X.
+    sets : sequence of int arrays or None
+        None standardises nothing.
+    block : int
+        Columns of a tile.
+    scratch : Path
+        Folder for what is too large for RAM.
+    """
+    n, p = X.shape
+    m = len(sets)
+    grams = create_array(scratch / "grams.npy", (m, n, n), np.float64)
+    # files: X may be very wide, and the sets many
+    means = create_array(scratch / "means.npy", (m, p), np.float64)
+    scales = create_array(scratch / "scales.npy", (m, p), np.float64)
+    drifts = np.zeros((m, n))
+    workspace = Workspace()
+    for columns in spans(p, block):
+        values = workspace.array("tile", (n, width(columns)), np.float64)
+        x_shift = shift[columns]
+        X.read(slice(0, n), columns, x_shift, values)
+        parts = zip(grams, sets, means, scales, drifts, strict=True)
+        for K, train, mean, scale, drift in parts:
+            tile = values
+            if train is None:
+                mean[columns], scale[columns] = values.mean(axis=0), 1
+            else:
+                tile = workspace.array("scaled", values.shape, np.float64)
+                mean[columns] = values[train].mean(axis=0)
+                np.subtract(values, mean[columns], out=tile)
+                scale[columns] = usable_scale(tile[train].std(axis=0), mean[columns])
+                tile /= scale[columns]
+            blas.syrk(tile.T, K, accumulate=True)
+            drift += tile @ (above_mean(x_shift, mean[columns]) / scale[columns])
+    for K in grams:
+        blas.symmetrise(K)
+    return [DualGram(*parts) for parts in zip(grams, means, scales, drifts, strict=True)]
+
+
+def above_mean(shift: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """What the float32 offset of X lies above its mean, itself relative to `shift`."""
+    mean = shift + mean
+    return mean.astype(np.float32) - mean
+
+
+def usable_scale(sd: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """1 for features that are constant but for rounding: centred they are zero already."""
+    return np.where(sd > 1e-7 * np.abs(mean), sd, 1.0)

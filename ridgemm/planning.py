@@ -1,0 +1,70 @@
+"""plan: what a call would do, and whether it can, before it does it."""
+
+from typing import Any
+
+from ridgemm.engine import plan_fit
+from ridgemm.errors import InputError
+from ridgemm.estimators import RidgeCV
+from ridgemm.forecast import Forecast, forecast_fit
+from ridgemm.permutation import prepare
+from ridgemm.sources import as_source
+
+
+def plan(
+    model: RidgeCV,
+    X: Any,
+    Y: Any,
+    *,
+    groups: Any = None,
+    n_permutations: int | None = None,
+    level: float = 0.05,
+    **options: Any,
+) -> Forecast:
+    """Forecast ``model.fit(X, Y, groups)`` or a `permutation_test`.
+
+    The arguments are checked as the call itself would check them. Of the data only a sample of
+    X is read, so that a NaN is not found here.
+
+    Parameters
+    ----------
+    model : RidgeCV
+    X, Y : as in `RidgeCV.fit`
+    groups : array-like of shape (n_samples,), optional
+    n_permutations : int, optional
+        Forecast `permutation_test` with as many, instead of the fit.
+    level : float
+        Level of significance that the p-values are wanted for.
+    **options
+        Further arguments of `permutation_test`: ``cv``, ``scheme``, ``null``, ...
+
+    Returns
+    -------
+    Forecast
+        Prints as a table; ``save(path)`` writes JSON.
+
+    Raises
+    ------
+    InputError, MemoryLimitError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> forecast = plan(RidgeCV([1, 10]), np.eye(60, 9), np.eye(60), n_permutations=99)
+    >>> forecast.route, [stage.name for stage in forecast.stages]
+    ('primal-statistics', ['scan', 'factors', 'observed', 'null'])
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level={level!r} must lie between 0 and 1, such as 0.05.")
+    if n_permutations is not None:
+        arguments = {"groups": groups, "n_permutations": n_permutations, **options}
+        return prepare(model, X, Y, **arguments).forecast(level)
+    if options:
+        raise InputError(
+            f"{', '.join(sorted(options))}: only a permutation test has such arguments; give "
+            "n_permutations, or leave them out."
+        )
+    settings = model.checked_settings()
+    X, Y = as_source(X, "X"), as_source(Y, "Y")
+    chosen, fold_groups = plan_fit(settings, X, Y, groups)
+    folds = [fold for group in fold_groups for fold in group.folds]
+    return forecast_fit(settings, chosen, folds, X, Y)
