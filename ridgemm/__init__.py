@@ -1,7 +1,7 @@
 """ridgemm: memory-mapped, tiled, single-precision ridge regression of very many targets."""
 
 from ridgemm.backends import show_config
-from ridgemm.errors import InputError, MemoryLimitError, RidgemmError, StorageError
+from ridgemm.errors import InputError, MemoryLimitError, RidgemmError, StorageError, WorkerError
 from ridgemm.estimators import RidgeCV
 from ridgemm.forecast import Forecast
 from ridgemm.maintenance import Cleaning, Verification, clean, verify
@@ -22,6 +22,7 @@ __all__ = [
     "RidgemmError",
     "StorageError",
     "Verification",
+    "WorkerError",
     "clean",
     "load",
     "permutation_scheme",

@@ -1,6 +1,6 @@
 """Which library the products run on, and how it is found.
 
-A backend is a library with the Fortran routines of BLAS for 32-bit integers:
+A backend is a library with the Fortran routines of BLAS and LAPACK for 32-bit integers:
 
 ======  =======================================================================================
 scipy   What SciPy was built with, through the table that it publishes for Cython.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import llvmlite.binding
-from scipy.linalg import cython_blas
+from scipy.linalg import cython_blas, cython_lapack
 from threadpoolctl import ThreadpoolController
 
 from ridgemm.errors import InputError
@@ -149,7 +149,7 @@ def _scipy_address(routine: str) -> int:
     api.PyCapsule_GetName.argtypes = [ctypes.py_object]
     api.PyCapsule_GetPointer.restype = ctypes.c_void_p
     api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    capsule = cython_blas.__pyx_capi__[routine]
+    capsule = (cython_blas.__pyx_capi__ | cython_lapack.__pyx_capi__)[routine]
     return api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
 
 

@@ -1,55 +1,105 @@
-"""Eigenvectors of training Grams, with the null space that their rounding leaves. float64."""
+"""Eigenvectors of training Grams, with the null space that their rounding leaves.
+
+Float64 and in place. Eigenvectors are rows, as LAPACK leaves them.
+"""
 
 import numpy as np
 
+from ridgemm import blas, lapack
+from ridgemm.lapack import Matrices
+from ridgemm.tiles import spans
+
 EPS = float(np.finfo(np.float64).eps)
+_STEP = 512
 
 
-def eigenbasis(G: np.ndarray, n: int, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def eigenbasis(
+    G: np.ndarray, n: int, mean: np.ndarray, matrices: Matrices
+) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues and vectors of G above its numerical null space, which predicts nothing.
 
-    G is of `n` rows with this `mean`: what centring took from it, ``n mean^2``, leaves the
-    rounding of a sum of n terms.
+    Parameters
+    ----------
+    G : (p, p) float64
+        Overwritten: the vectors are rows of it.
+    n : int
+        Rows that it is the Gram of.
+    mean : (p,) float64
+        Their mean: what centring took from G, ``n mean^2``, leaves the rounding of a sum of n
+        terms.
+    matrices : Matrices
+
+    Returns
+    -------
+    eigenvalues : (k,) float64
+    vectors : (k, p) float64
     """
-    eigenvalues, V = np.linalg.eigh(G)
+    eigenvalues = lapack.eigh(G, matrices)
     rounding = max(len(G) * eigenvalues[-1], (n + len(G)) * n * np.max(mean**2))
-    kept = eigenvalues > EPS * rounding
-    if not kept.any():
+    first = np.searchsorted(eigenvalues, EPS * rounding, side="right")
+    if first == len(G):
         return nothing(len(G))
-    return eigenvalues[kept], V[:, kept]
+    return eigenvalues[first:], G[first:]
 
 
 def nothing(p: int) -> tuple[np.ndarray, np.ndarray]:
     """The same where all features are constant: there still is a model, the mean."""
-    return np.zeros(1), np.zeros((p, 1))
+    return np.zeros(1), np.zeros((1, p))
 
 
 def constant_first(U: np.ndarray, n_null: int) -> None:
-    """Turn the first `n_null` columns of U among themselves so that the first is constant."""
+    """Turn the first `n_null` rows of U among themselves so that the first is constant."""
     # centring puts the constant into the null space; a Householder reflection finds it there
-    inside = U[:, :n_null].sum(axis=0) / np.sqrt(len(U))
+    inside = U[:n_null].sum(axis=1) / np.sqrt(len(U))
     inside[0] += np.copysign(np.linalg.norm(inside), inside[0])
     inside /= np.linalg.norm(inside)
-    U[:, :n_null] -= 2 * np.multiply.outer(U[:, :n_null] @ inside, inside)
-    U[:, 0] = 1 / np.sqrt(len(U))
+    along = inside @ U[:n_null]
+    for rows in spans(n_null, _STEP):
+        U[rows] -= 2 * np.multiply.outer(inside[rows], along)
+    U[0] = 1 / np.sqrt(len(U))
 
 
-def triangle(V: np.ndarray, P_gram: np.ndarray) -> np.ndarray:
-    """Upper triangular L with ``L.T L = V.T P_gram V``."""
-    T = V.T @ (P_gram @ V)
+def triangle(V: np.ndarray, P_gram: np.ndarray, matrices: Matrices) -> np.ndarray:
+    """Upper triangular L with ``L.T L = V P_gram V.T``.
+
+    Parameters
+    ----------
+    V : (k, p) float64
+        Vectors in rows.
+    P_gram : (p, p) float64
+        Overwritten.
+    matrices : Matrices
+
+    Returns
+    -------
+    (k, k) float64
+    """
+    half = matrices.empty(V.shape)
+    blas.gemm(V, P_gram, half)
+    T, scale = _scaled(half, V, matrices)
+    # fewer test rows than features make T singular: a shift, far less than the rounding of the
+    # float32 products that follow, keeps most such pivots positive
+    T[np.diag_indices_from(T)] += 100 * len(T) * EPS
+    if not lapack.cholesky(T):
+        # directions that the test rows hardly have: their rounding errors were scaled up
+        T, scale = _scaled(half, V, matrices, T)
+        eigenvalues = lapack.eigh(T, matrices)
+        T *= np.sqrt(np.maximum(eigenvalues, 0))[:, None]
+        lapack.triangle_of(T)
+    T *= scale
+    return T
+
+
+def _scaled(
+    half: np.ndarray, V: np.ndarray, matrices: Matrices, T: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """``half V.T`` with a diagonal of ones, and the scale that was taken from it."""
+    T = matrices.empty((len(V), len(V))) if T is None else T
+    blas.gemm(half, V.T, T)
     diagonal = np.diag(T)
     floor = max(EPS * diagonal.max(), np.finfo(np.float64).tiny)
     # a scale for each direction, so that small ones keep their digits
     scale = np.sqrt(np.maximum(diagonal, floor))
     T /= scale
     T /= scale[:, None]
-    # fewer test rows than features make T singular: a shift, far less than the rounding of the
-    # float32 products that follow, keeps most such pivots positive
-    T[np.diag_indices_from(T)] += 100 * len(T) * EPS
-    try:
-        return np.linalg.cholesky(T).T * scale
-    except np.linalg.LinAlgError:
-        # directions that the test rows hardly have: their rounding errors were scaled up
-        eigenvalues, Q = np.linalg.eigh(T)
-        root = np.sqrt(np.maximum(eigenvalues, 0))[:, None] * Q.T
-        return np.linalg.qr(root, mode="r") * scale
+    return T, scale

@@ -226,6 +226,7 @@ def _open(
         plan.block,
         scratch,
         plan.factors_at_once,
+        plan.factors_in_files,
     )
     if settings.fit_intercept:
         return maker, y_scan.shift()
@@ -324,7 +325,8 @@ def _check_disk(plan: Plan, scratch: Path, cache: Path) -> None:
     extra = n * p * len(trains) if plan.route.family == "svd" else 0
     factors = 4 * (sum(side * (side + test) for _, test in trains) + extra)
     check_space(cache, factors, "the cache of factors")
-    grams = 8 * side**2 * (problem.n_atoms if plan.route.family == "primal" else 1)
+    grams = 8 * side**2 * (1 + (problem.n_atoms if plan.route.family == "primal" else 0))
+    grams += 8 * 4 * side**2 * plan.factors_in_files
     in_file = plan.coef_in_file or plan.n_workers > 1
     check_space(scratch, grams + (plan.coef_bytes if in_file else 0), "the fit")
 

@@ -15,3 +15,7 @@ class MemoryLimitError(RidgemmError, ValueError):
 
 class StorageError(RidgemmError, OSError):
     """A folder or a file cannot be written, read or trusted."""
+
+
+class WorkerError(RidgemmError, RuntimeError):
+    """Worker processes were killed, again and again."""

@@ -246,6 +246,8 @@ class RidgeCV(RegressorMixin, BaseEstimator):
             "route": self.route_,
             "n_constant_targets": self.n_constant_targets_,
         }
+        if hasattr(self, "plan_"):
+            manifest |= {"plan": str(self.plan_).splitlines(), "took": self.took_}
         save_model(Path(folder), self._linear, arrays, manifest)
 
     @classmethod

@@ -26,20 +26,22 @@ from typing import Any
 
 import numpy as np
 
-from ridgemm import blas
+from ridgemm import blas, lapack
 from ridgemm.eigen import EPS, constant_first, eigenbasis, nothing, triangle
 from ridgemm.folds import Fold
 from ridgemm.grams import AtomStatistics, DualGram, dual_grams, usable_scale
+from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import one_blas_thread
 from ridgemm.sources import Source
 from ridgemm.store import Store, create_array, key
 from ridgemm.threads import Team
-from ridgemm.tiles import row_pieces, width
+from ridgemm.tiles import row_pieces, spans, width
 
 log = logging.getLogger("ridgemm")
 
-FORMAT = 5
+FORMAT = 6
 _CONCURRENT = 2048
+_STEP = 512
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ class FactorMaker:
         Folder for what is needed only here.
     at_once : int
         Folds whose factors are made side by side, where they are small.
+    in_files : bool
+        Keep square matrices in scratch files instead of RAM.
     """
 
     def __init__(
@@ -135,8 +139,10 @@ class FactorMaker:
         block: int,
         scratch: Path,
         at_once: int = 1,
+        in_files: bool = False,
     ):
         self.at_once = at_once
+        self.matrices = Matrices(scratch if in_files else None)
         self.X, self.shift, self.store = X, shift, store
         self.centered, self.standardize = centered, standardize
         self.block, self.scratch = block, scratch
@@ -191,20 +197,20 @@ class FactorMaker:
             statistics = self._statistics_of(request.atoms)
             G, mean, scale = self._training_gram(statistics, request.in_train)
             n_train = len(request.fold.train)
-            eigenvalues, V = eigenbasis(G, n_train, mean / scale)
-            del G
-            V /= scale[:, None]
-            _save(folder, eigenvalues=eigenvalues, basis=V, mean=mean, scale=scale)
-            _save(folder, center=V.T @ mean)
+            eigenvalues, V = eigenbasis(G, n_train, mean / scale, self.matrices)
+            V /= scale
+            _save(folder, eigenvalues=eigenvalues, mean=mean, scale=scale, center=V @ mean)
+            _save_matrix(folder / "basis.npy", V.T)
             if not len(request.fold.test):
                 return
             if request.quadratic:
                 n_test, total = statistics.totals(request.in_test)
-                P_gram, _ = statistics.centered(request.in_test, total / n_test)
-                P_sum = total - n_test * mean
-                _save(folder, quadratic=triangle(V, P_gram), test_sum=V.T @ P_sum)
+                _save(folder, test_sum=V @ (total - n_test * mean))
+                P_gram = self.matrices.empty((len(total), len(total)))
+                statistics.centered(request.in_test, total / n_test, P_gram)
+                _save_matrix(folder / "quadratic.npy", triangle(V, P_gram, self.matrices))
             else:
-                self._rotate(request.fold.test, V, mean, folder / "heldout.npy")
+                self._rotate(request.fold.test, V.T, mean, folder / "heldout.npy")
 
         return self._fetch(_primal_kind(request), request.fold, build)
 
@@ -224,7 +230,8 @@ class FactorMaker:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         n, total = statistics.totals(in_train)
         mean = total / n if self.centered else np.zeros_like(total)
-        G, _ = statistics.centered(in_train, mean)
+        G = self.matrices.empty((len(mean), len(mean)))
+        statistics.centered(in_train, mean, G)
         scale = np.ones_like(mean)
         if self.standardize:
             scale = usable_scale(np.sqrt(np.maximum(np.diag(G), 0) / n), mean)
@@ -271,12 +278,13 @@ class FactorMaker:
             _, singular, Vt = np.linalg.svd(R, full_matrices=False)
             cancelled = np.sqrt(len(fold.train)) * np.max(np.abs(mean / scale))
             kept = singular > EPS * max(R.shape) * max(singular[0], cancelled)
-            eigenvalues, V = singular[kept] ** 2, Vt[kept].T
+            eigenvalues, V = singular[kept] ** 2, Vt[kept]
             if not kept.any():
                 eigenvalues, V = nothing(R.shape[1])
-            V /= scale[:, None]
-            _save(folder, eigenvalues=eigenvalues, basis=V, mean=mean, scale=scale)
-            _save(folder, center=V.T @ mean)
+            V /= scale
+            _save(folder, eigenvalues=eigenvalues, mean=mean, scale=scale, center=V @ mean)
+            _save_matrix(folder / "basis.npy", V.T)
+            V = V.T
             self._rotate(fold.train, V, mean, folder / "rotated.npy")
             if len(fold.test):
                 self._rotate(fold.test, V, mean, folder / "heldout.npy")
@@ -341,34 +349,41 @@ class FactorMaker:
         return self.store.fetch(f"operator-{name}", build)["operator"]
 
     def _build_dual(self, folder: Path, gram: DualGram, fold: Fold) -> None:
-        inner = gram.K[np.ix_(fold.train, fold.train)]
-        largest = inner.diagonal().max()
-        row_mean = inner.mean(axis=0) if self.centered else np.zeros(len(inner))
+        train, m = fold.train, len(fold.train)
+        inner = self.matrices.empty((m, m))
+        for rows in spans(m, _STEP):
+            inner[rows] = gram.K[train[rows]][:, train]
+        largest = inner.diagonal().max() if self.centered else 0.0
+        row_mean = inner.mean(axis=0) if self.centered else np.zeros(m)
         inner -= row_mean
         inner -= row_mean[:, None] - row_mean.mean()
-        eigenvalues, U = np.linalg.eigh(inner)
-        del inner
+        eigenvalues = lapack.eigh(inner, self.matrices)
+        U = inner
         # the null space stays, at exactly 0: LOO and GCV need all of it; what centring cancelled
         # leaves its rounding
-        null = eigenvalues <= EPS * len(U) * max(eigenvalues[-1], largest if self.centered else 0)
+        null = eigenvalues <= EPS * m * max(eigenvalues[-1], largest)
         if self.centered:
             null[0] = True
             constant_first(U, int(null.sum()))
         eigenvalues[null] = 0
-        _save(folder, eigenvalues=eigenvalues, basis=U, center=np.zeros(len(U)))
-        if self.standardize or len(fold.train) == len(gram.K):
+        _save(folder, eigenvalues=eigenvalues, center=np.zeros(m))
+        _save_matrix(folder / "basis.npy", U.T)
+        if self.standardize or m == len(gram.K):
             mean = gram.mean if self.centered else np.zeros_like(gram.mean)
             _save(folder, mean=mean, scale=gram.scale)
-        if self.centered and len(fold.train) == len(gram.K):
+        if self.centered and m == len(gram.K):
             _save(folder, drift=gram.drift)
-        if len(fold.test):
-            outer = gram.K[np.ix_(fold.test, fold.train)]
+        if not len(fold.test):
+            return
+        U[null] = 0
+        P = create_array(folder / "heldout.npy", (len(fold.test), m), np.float32)
+        for rows in spans(len(fold.test), _STEP):
+            outer = gram.K[fold.test[rows]][:, train]
             if self.centered:
                 outer -= row_mean
                 outer -= outer.mean(axis=1, keepdims=True)
-            P = outer @ U
-            P[:, null] = 0
-            _save(folder, heldout=P)
+            P[rows] = outer @ U.T
+        P.flush()
 
     def _dual_grams(self, folds: Sequence[Fold]) -> list[DualGram]:
         if self.standardize:
@@ -386,11 +401,18 @@ class FactorMaker:
         return dual_grams(self.X, self.shift, sets, self.block, self.scratch)
 
 
-def _save(folder: Path, **arrays: np.ndarray) -> None:
-    """Vectors and scalars stay float64, matrices become the float32 of the products."""
-    for name, array in arrays.items():
-        array = array if array.ndim < 2 else np.asarray(array, dtype=np.float32, order="C")
-        np.save(folder / f"{name}.npy", array)
+def _save(folder: Path, **vectors: np.ndarray) -> None:
+    for name, vector in vectors.items():
+        np.save(folder / f"{name}.npy", vector)
+
+
+def _save_matrix(path: Path, matrix: np.ndarray) -> None:
+    """Write a matrix as the row-major float32 of the products, by blocks."""
+    out = create_array(path, matrix.shape, np.float32)
+    for rows in spans(matrix.shape[0], _STEP):
+        for columns in spans(matrix.shape[1], _STEP):
+            out[rows, columns] = matrix[rows, columns]
+    out.flush()
 
 
 def _primal_kind(request: Request) -> str:

@@ -15,6 +15,7 @@ import psutil
 
 from ridgemm.crossvalidation import ROW_STEP
 from ridgemm.errors import InputError, MemoryLimitError
+from ridgemm.lapack import LARGEST_ORDER
 from ridgemm.routes import Problem, Route
 
 # interpreter objects, thread stacks, BLAS packing buffers, pickled tasks
@@ -67,10 +68,19 @@ class Plan:
     def factors_at_once(self) -> int:
         """Folds whose factors are made side by side, within the memory limit."""
         problem = self.problem
-        n_test = max((n_test for _, n_test in problem.folds), default=0)
-        one = factor_bytes(self.route.family, problem.n, problem.p, n_test, self.block)
-        free = self.memory_limit - OVERHEAD - _output_bytes(problem)
-        return factors_at_once(one, free, self.n_workers * self.n_threads)
+        one = factor_bytes(self.route.family, problem.n, problem.p, self.block)
+        return factors_at_once(one, self._free_for_factors, self.n_workers * self.n_threads)
+
+    @property
+    def factors_in_files(self) -> bool:
+        """Square matrices lie in scratch files, because the memory limit is too small for them."""
+        problem, family = self.problem, self.route.family
+        return needs_files(family, problem.n, problem.p, self.block, self._free_for_factors)
+
+    @property
+    def _free_for_factors(self) -> int:
+        coef = 0 if self.coef_in_file else self.coef_bytes
+        return self.memory_limit - OVERHEAD * self.n_workers - _output_bytes(self.problem) - coef
 
     def __str__(self) -> str:
         problem = self.problem
@@ -83,6 +93,7 @@ class Plan:
             ),
             ("tile", f"{self.tile} targets, in strips of {self.strip}"),
             ("workers", f"{self.n_workers} x {self.n_threads} threads"),
+            ("matrices", "in scratch files" if self.factors_in_files else "in RAM"),
             ("memory limit", format_bytes(self.memory_limit)),
             ("planned peak", format_bytes(self.peak_bytes)),
             (
@@ -242,8 +253,8 @@ def _fit_tiles(
 def _peak_bytes(plan: Plan) -> int:
     coef = 0 if plan.coef_in_file else plan.coef_bytes
     problem = plan.problem
-    n_test = max((n_test for _, n_test in problem.folds), default=0)
-    factors = factor_bytes(plan.route.family, problem.n, problem.p, n_test, plan.block)
+    in_files = plan.factors_in_files
+    factors = factor_bytes(plan.route.family, problem.n, problem.p, plan.block, in_files)
     stages = max(factors, plan.n_workers * _task_bytes(plan), _trace_bytes(plan))
     return OVERHEAD * plan.n_workers + _output_bytes(plan.problem) + coef + stages
 
@@ -254,13 +265,25 @@ def _output_bytes(problem: Problem) -> int:
     return per_target * problem.t + 100 * problem.p + indices
 
 
-def factor_bytes(family: str, n: int, p: int, n_test: int, block: int) -> int:
-    """Square matrices in float64: the Gram, LAPACK's copy and work arrays, the vectors."""
-    if family == "dual":
-        return 8 * max(2 * n * block, 7 * n**2 + 3 * n_test * n)
+def factor_bytes(family: str, n: int, p: int, block: int, in_files: bool = False) -> int:
+    """Memory for the factors of one fold: square matrices in float64, and blocks of rows.
+
+    An eigendecomposition works in place beside a workspace of twice its size; the test Gram of a
+    primal fold passes through four matrices. In files, only the blocks are memory.
+    """
     if family == "svd":
         return 8 * (3 * (p + block) * p + 6 * min(n, p) * p)
-    return 8 * (6 * p**2 + 3 * block * p)
+    side = n if family == "dual" else p
+    square = 0 if in_files else (3 if family == "dual" else 4) * side**2
+    blocks = max(2 * n * block, 4 * 512 * n) if family == "dual" else (3 * block + 2 * 512) * p
+    return 8 * (square + blocks + 100 * side)
+
+
+def needs_files(family: str, n: int, p: int, block: int, free: int) -> bool:
+    """Whether square matrices have to lie in files, and can."""
+    side = n if family == "dual" else p
+    in_ram = factor_bytes(family, n, p, block)
+    return family != "svd" and side <= LARGEST_ORDER and in_ram > free
 
 
 def _task_bytes(plan: Plan) -> int:

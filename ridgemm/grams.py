@@ -52,26 +52,25 @@ class AtomStatistics:
         """Number of samples and column sums over a set of atoms."""
         return int(self.counts[atoms].sum()), self.sums[atoms].sum(axis=0)
 
-    def centered(self, atoms: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gram and column sums of a set of atoms about `mean`."""
+    def centered(self, atoms: np.ndarray, mean: np.ndarray, out: np.ndarray) -> None:
+        """Gram of a set of atoms about `mean`, into `out` (p, p) float64."""
         n, total = self.totals(atoms)
         chosen, others = np.flatnonzero(atoms), np.flatnonzero(~atoms)
         # by what is in the set or, if that is less, by what is not
         if len(others) + 1 < len(chosen):
-            G = self.whole - self.grams[others[0]] if len(others) else self.whole.copy()
-            for a in others[1:]:
-                G -= self.grams[a]
+            out[...] = self.whole
+            for a in others:
+                out -= self.grams[a]
         else:
-            G = np.array(self.grams[chosen[0]])
+            out[...] = self.grams[chosen[0]]
             for a in chosen[1:]:
-                G += self.grams[a]
+                out += self.grams[a]
+        if not mean.any():
+            return
         # sum (x - m)(x - m)' = G - (s - n m) m' - m s'
-        residue = total - n * mean
-        if mean.any():
-            for rows in spans(len(G), 512):
-                G[rows] -= np.multiply.outer(residue[rows], mean)
-                G[rows] -= np.multiply.outer(mean[rows], total)
-        return G, residue
+        for rows in spans(len(out), 512):
+            out[rows] -= np.multiply.outer((total - n * mean)[rows], mean)
+            out[rows] -= np.multiply.outer(mean[rows], total)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from ridgemm.store import check_folder, storage_error
 
 REQUEST = "request.json"
 PARTS = "parts"
+PLAN = "plan.json"
 TOOK = "took.json"
 
 
@@ -92,6 +93,10 @@ class Journal:
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
         """A folder for what this process alone needs; the next run removes a dead one's."""
         return private_folder(self.folder, "scratch")
+
+    def keep_plan(self, plan: Mapping[str, Any]) -> None:
+        """Keep what was expected, beside what it will really have taken."""
+        _write(self.folder / PLAN, json.dumps(plan, indent=1).encode())
 
     def took(self, laps: Mapping[str, float]) -> dict[str, float]:
         """Seconds of every stage, those of earlier calls included; noted in the folder."""

@@ -6,16 +6,22 @@ The sole importer of joblib.
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import joblib
 
 from ridgemm.backends import libraries
-from ridgemm.errors import InputError
+from ridgemm.errors import InputError, WorkerError
 from ridgemm.threads import Team
 from ridgemm.workspace import Workspace
+
+log = logging.getLogger("ridgemm")
+
+_ATTEMPTS = 3
 
 
 class Crew:
@@ -101,23 +107,49 @@ def map_tasks(
     # a few batches for each worker: workspaces last for a batch, a slow core gets fewer; with
     # progress to show, tasks are long and each is a batch of its own
     n_batches = len(tasks) if progress is not None else min(len(tasks), 4 * n_workers)
-    batches = [tasks[i::n_batches] for i in range(n_batches)]
+    batches = {i: tasks[i::n_batches] for i in range(n_batches)}
+    for attempt in range(_ATTEMPTS):
+        try:
+            _run_batches(function, batches, n_workers, n_threads, scratch, progress)
+            return
+        except BrokenProcessPool as error:
+            # tasks write their own slices and nothing else: to do one again harms nothing
+            if attempt + 1 == _ATTEMPTS:
+                raise WorkerError(
+                    f"worker processes were killed {_ATTEMPTS} times, by the system for lack of "
+                    f"memory as a rule; {len(batches)} of {n_batches} batches are left. Lower "
+                    "n_jobs or memory_limit and make the same call again: what was finished is "
+                    "kept in out and cache_dir."
+                ) from error
+            log.warning("a worker was killed; %d batches are done again", len(batches))
+
+
+def _run_batches(
+    function: Callable[[Crew, Any], None],
+    batches: dict[int, Sequence[Any]],
+    n_workers: int,
+    n_threads: int,
+    scratch: Path,
+    progress: Callable[[Any], None] | None,
+) -> None:
+    """Run batches in workers and take those that are done out of `batches`."""
     done = joblib.Parallel(
         n_jobs=n_workers,
         batch_size=1,
         temp_folder=str(scratch),
         return_as="generator_unordered",
-    )(joblib.delayed(_run_batch)(function, batch, n_threads) for batch in batches)
-    for batch in done:
+    )(joblib.delayed(_run_batch)(function, i, batch, n_threads) for i, batch in [*batches.items()])
+    for i in done:
+        batch = batches.pop(i)
         if progress is not None:
             for task in batch:
                 progress(task)
 
 
 def _run_batch(
-    function: Callable[[Crew, Any], None], tasks: Sequence[Any], n_threads: int
-) -> Sequence[Any]:
+    function: Callable[[Crew, Any], None], number: int, tasks: Sequence[Any], n_threads: int
+) -> int:
     with Crew(n_threads) as crew:
         for task in tasks:
             function(crew, task)
-    return tasks
+    return number

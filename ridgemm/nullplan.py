@@ -6,7 +6,15 @@ from typing import Any
 
 from ridgemm.engine import Settings
 from ridgemm.errors import InputError, MemoryLimitError
-from ridgemm.fitplan import OVERHEAD, STRIP, block_size, factor_bytes, format_bytes, row_step
+from ridgemm.fitplan import (
+    OVERHEAD,
+    STRIP,
+    block_size,
+    factor_bytes,
+    format_bytes,
+    needs_files,
+    row_step,
+)
 from ridgemm.nested import NestedSplit, target_flops
 from ridgemm.routes import PRIMAL_RESOLUTION
 
@@ -41,6 +49,7 @@ class NullPlan:
     batch : int
         Permutations per task.
     row_step, block : int
+    factors_in_files : bool
         As in `ridgemm.fitplan.Plan`.
     flops : float
         Of one permutation of all targets.
@@ -57,6 +66,7 @@ class NullPlan:
     batch: int
     row_step: int
     block: int
+    factors_in_files: bool
     flops: float
     peak_bytes: int
 
@@ -162,6 +172,7 @@ def _fit_tiles(problem: NullProblem, family: str, method: str) -> NullPlan:
         batch=1,
         row_step=row_step(p),
         block=block_size(other),
+        factors_in_files=False,
         flops=flops * t,
         peak_bytes=0,
     )
@@ -196,23 +207,31 @@ def _with_tile(problem: NullProblem, plan: NullPlan, flops: float) -> NullPlan:
     share = -(-problem.n_permutations // (4 * problem.settings.n_workers))
     batch = max(1, min(wanted, share, 1000))
     batch = -(-batch // at_once) * at_once
-    plan = replace(plan, strip=strip, at_once=at_once, batch=batch)
+    free = problem.settings.memory_limit - _output_bytes(problem)
+    free -= OVERHEAD * problem.settings.n_workers
+    in_files = needs_files(plan.family, problem.n, problem.p, plan.block, free)
+    plan = replace(plan, strip=strip, at_once=at_once, batch=batch, factors_in_files=in_files)
     return replace(plan, peak_bytes=_peak_bytes(problem, plan))
 
 
 def _peak_bytes(problem: NullProblem, plan: NullPlan) -> int:
-    settings, n, p, t = problem.settings, problem.n, problem.p, problem.t
+    settings, n, p = problem.settings, problem.n, problem.p
     folds = [f for split in problem.splits for f in (*split.inner, split.outer)]
     n_test = max(len(fold.test) for fold in folds)
-    factors = factor_bytes(plan.family, n, p, n_test, plan.block)
-    indices = 16 * sum(len(fold.train) + len(fold.test) for fold in folds)
-    outputs = 120 * t + 100 * p + indices
+    factors = factor_bytes(plan.family, n, p, plan.block, plan.factors_in_files)
+    outputs = _output_bytes(problem)
     trace = 0
     if plan.trace:
         trace = 16 * n**2 + 4 * n * plan.tile + 4 * 16 * n * TRACE_BATCH * problem.n_threads
         trace += 24 * n * n_test
     stages = max(factors, settings.n_workers * _task_bytes(problem, plan, n_test), trace)
     return OVERHEAD * settings.n_workers + outputs + stages
+
+
+def _output_bytes(problem: NullProblem) -> int:
+    folds = [f for split in problem.splits for f in (*split.inner, split.outer)]
+    indices = 16 * sum(len(fold.train) + len(fold.test) for fold in folds)
+    return 120 * problem.t + 100 * problem.p + indices
 
 
 def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:

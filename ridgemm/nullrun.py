@@ -39,7 +39,7 @@ from ridgemm.tiles import TileGrid, width
 
 log = logging.getLogger("ridgemm")
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,9 @@ class NullRun:
     def forecast(self, level: float) -> Forecast:
         """What `execute` would do and take."""
         problem = self._problem()
-        plan = plan_null(problem)
+        return self._forecast(problem, plan_null(problem), level)
+
+    def _forecast(self, problem: NullProblem, plan: NullPlan, level: float = 0.05) -> Forecast:
         at_once = self._factors_at_once(plan)
         return forecast_null(problem, plan, self.X, self.Y, at_once, level, self._keeps_null)
 
@@ -116,7 +118,8 @@ class NullRun:
         """
         clock = Clock()
         self.folder, self.journal = folder, Journal(folder)
-        plan = plan_null(self._problem())
+        problem = self._problem()
+        plan = plan_null(problem)
         check_folder(folder, "out")
         with Crew(threads_per_worker(1)) as crew:
             scans = (
@@ -128,6 +131,7 @@ class NullRun:
             **self.journal.open({"asked": self._asked(prints), "chosen": plan.chosen()})
         )
         log.info("permutation test by %s", plan.route)
+        self.journal.keep_plan(self._forecast(problem, plan).as_dict())
         clock.lap("scan")
         with self.journal.scratch() as scratch:
             maker = FactorMaker(
@@ -140,6 +144,7 @@ class NullRun:
                 plan.block,
                 scratch,
                 self._factors_at_once(plan),
+                plan.factors_in_files,
             )
             job = self._make_job(plan, maker, scans[1])
             clock.lap("factors")
@@ -177,8 +182,7 @@ class NullRun:
         )
 
     def _factors_at_once(self, plan: NullPlan) -> int:
-        n_test = max(len(fold.test) for split in self.splits for fold in split.group.folds)
-        one = factor_bytes(plan.family, self.n, self.p, n_test, plan.block)
+        one = factor_bytes(plan.family, self.n, self.p, plan.block)
         free = self.settings.memory_limit - OVERHEAD - 200 * (self.t + self.p)
         return factors_at_once(one, free, threads_per_worker(1))
 

@@ -149,6 +149,9 @@ def null_task(job: NullJob, crew: Crew, task: Task) -> None:
         for i, statistic in zip(range(here.start, here.stop), statistics, strict=True):
             largest = part[3, i : i + 1]
             count_null(statistic, threshold, part[0], part[1], part[2], largest)
+    if job.null is not None:
+        # on the disk before the part that says so
+        job.null.flush()
     job.journal.publish("null", columns.start, start, stop, part)
 
 

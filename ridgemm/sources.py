@@ -6,6 +6,7 @@ references (joblib does that), so a Source is as good as a path.
 """
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.errors import InputError
-from ridgemm.kernels import column_moments, count_unusable, gather_rows
+from ridgemm.kernels import column_moments, gather_rows
 from ridgemm.threads import Team
 from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
@@ -206,34 +207,55 @@ def scan(source: Source, team: Team, skip_missing: bool = False) -> Scan:
     """
     n, m = source.shape
     sums, squares = np.zeros(m), np.zeros(m)
-    missing = np.zeros(m, dtype=bool)
-    bad = np.zeros(m, dtype=np.int64)
     row_step, column_step = (8192, 16) if source.column_major else (256, 2048)
 
     def read_columns(_: int, columns: slice) -> None:
         for rows in spans(n, row_step):
-            block = _kernel_block(source.data[rows, columns])
-            if block.dtype.kind == "f" and (count := count_unusable(block, LARGEST)):
-                bad[columns.start] += count
-                missing[columns] |= ~(np.abs(block) <= LARGEST).all(axis=0)
-            column_moments(block, sums[columns], squares[columns])
+            column_moments(
+                _kernel_block(source.data[rows, columns]), sums[columns], squares[columns]
+            )
 
-    blocks = spans(m, column_step)
-    if source.is_array:
-        team.run(read_columns, blocks)
-    else:
-        for columns in blocks:
-            read_columns(0, columns)
-    if bad.any() and not skip_missing:
+    _over_columns(source, spans(m, column_step), team, read_columns)
+    # every unusable value leaves a mark on its column's sum of squares: few columns, as a rule
+    # none, have to be looked at again
+    missing = ~(squares < LARGEST**2)
+    bad = np.zeros(m, dtype=np.int64)
+
+    def count(_: int, columns: slice) -> None:
+        for rows in spans(n, row_step):
+            block = _kernel_block(source.data[rows, columns])
+            if block.dtype.kind == "f":
+                bad[columns] += np.count_nonzero(~(np.abs(block) <= LARGEST), axis=0)
+
+    suspects = [columns for columns in spans(m, column_step) if missing[columns].any()]
+    _over_columns(source, suspects, team, count)
+    missing = bad > 0
+    if missing.any() and not skip_missing:
         _refuse_unusable(source, int(bad.sum()), row_step)
     sums[missing] = squares[missing] = 0
     mean = sums / n
-    return Scan(mean, np.sqrt(np.maximum(squares / n - mean**2, 0)), missing)
+    with np.errstate(over="ignore", invalid="ignore"):
+        variance = np.maximum(squares / n - mean**2, 0)
+    return Scan(mean, np.sqrt(variance), missing)
+
+
+def _over_columns(
+    source: Source, blocks: Sequence[slice], team: Team, read: Callable[[int, slice], None]
+) -> None:
+    """Call ``read(slot, columns)`` for all blocks, at once only where the source allows it."""
+    if source.is_array:
+        team.run(read, blocks)
+    else:
+        for columns in blocks:
+            read(0, columns)
 
 
 def _kernel_block(block: Any) -> np.ndarray:
     block = np.asarray(block)
-    return block if block.dtype in _KERNEL_DTYPES else block.astype(np.float32)
+    if block.dtype in _KERNEL_DTYPES:
+        return block
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is found
+        return block.astype(np.float32)
 
 
 def _refuse_unusable(source: Source, count: int, step: int) -> None:

@@ -5,7 +5,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ridgemm import blas, kernels
-from ridgemm.sources import LARGEST
 
 
 @pytest.fixture
@@ -41,15 +40,6 @@ def test_column_moments_do_not_round_to_float32():
     value = block[0].astype(np.float64)
     assert_allclose(sums, 1e5 * value, rtol=1e-9)
     assert_allclose(squares, 1e5 * value**2, rtol=1e-9)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_count_unusable(dtype):
-    block = np.ones((4, 3), dtype=dtype)
-    block[0, 1], block[2, 2], block[3, 0], block[1, 1] = np.nan, np.inf, -np.inf, LARGEST
-    assert kernels.count_unusable(frozen(block, dtype), LARGEST) == 3
-    assert kernels.count_unusable(frozen(np.ones((1, 1)), dtype), LARGEST) == 0
-    assert kernels.count_unusable(frozen([[1e39, -1e39]], np.float64), LARGEST) == 2
 
 
 def test_weighted_squares(rng):

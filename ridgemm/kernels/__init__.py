@@ -1,6 +1,5 @@
 """Numba kernels: the fused, memory-bound passes. Dense products stay in BLAS."""
 
-from ridgemm.kernels.finite import count_unusable
 from ridgemm.kernels.gather import gather_rows, gather_signed_rows, gather_square
 from ridgemm.kernels.moments import column_moments, count_null, weighted_squares
 from ridgemm.kernels.score import (
@@ -16,7 +15,6 @@ from ridgemm.kernels.shrink import scale_rows, shrink_targets, subtract_outer
 __all__ = [
     "column_moments",
     "count_null",
-    "count_unusable",
     "cross_moments",
     "first_best",
     "gather_rows",

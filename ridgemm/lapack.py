@@ -1,0 +1,165 @@
+"""LAPACK in place on row-major float64 matrices, in RAM or in files.
+
+NumPy's functions copy their input and allocate what they work in; here both are the caller's, so
+that a matrix larger than the memory limit can lie in a scratch file from beginning to end.
+LAPACK reads column-major: what is the lower triangle there is the upper one here.
+"""
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+
+from ridgemm.backends import backend
+from ridgemm.private import private_name
+from ridgemm.store import create_array
+
+_ARGUMENTS = {"dsyevd": 11, "dpotrf": 5, "dgelqf": 8}
+_ROUTINES = {
+    name: ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n)(backend().address(name))
+    for name, n in _ARGUMENTS.items()
+}
+# the size of dsyevd's workspace, 2 n^2, is a 32-bit integer
+LARGEST_ORDER = 32_000
+
+
+class Matrices:
+    """Where large float64 matrices lie.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        In scratch files under it, gone when the last reference is; None means in RAM.
+
+    Examples
+    --------
+    >>> Matrices().empty((2, 3)).shape
+    (2, 3)
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder
+
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        """A new row-major array; a file's pages count as file cache, not as program memory."""
+        if self.folder is None:
+            return np.empty(shape)
+        path = self.folder / private_name("matrix")
+        array = create_array(path, shape, np.float64)
+        # the mapping keeps the blocks; nobody else needs the name
+        path.unlink()
+        return np.asarray(array)
+
+
+def eigh(A: np.ndarray, matrices: Matrices) -> np.ndarray:
+    """Eigenvalues of a symmetric matrix, ascending; its rows become the eigenvectors.
+
+    Parameters
+    ----------
+    A : (n, n) float64, row-major
+        Overwritten.
+    matrices : Matrices
+        For a workspace of ``2 n^2``.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        No convergence.
+
+    Examples
+    --------
+    >>> A = np.array([[2.0, 0.0], [0.0, 1.0]])
+    >>> eigh(A, Matrices()), np.abs(A)
+    (array([1., 2.]), array([[0., 1.],
+           [1., 0.]]))
+    """
+    n = _order(A)
+    if n > LARGEST_ORDER:
+        eigenvalues, V = np.linalg.eigh(A)
+        A[...] = V.T
+        return eigenvalues
+    eigenvalues = np.empty(n)
+    work = matrices.empty((1 + 6 * n + 2 * n**2,))
+    integers = np.empty(3 + 5 * n, np.int32)
+    info = ctypes.c_int(0)
+    _ROUTINES["dsyevd"](
+        _char(b"V"),
+        _char(b"L"),
+        _int(n),
+        A.ctypes.data,
+        _int(n),
+        eigenvalues.ctypes.data,
+        work.ctypes.data,
+        _int(len(work)),
+        integers.ctypes.data,
+        _int(len(integers)),
+        ctypes.byref(info),
+    )
+    if info.value != 0:
+        raise np.linalg.LinAlgError("the eigenvalues did not converge")
+    return eigenvalues
+
+
+def cholesky(A: np.ndarray) -> bool:
+    """Overwrite A by the upper triangular R with ``R.T R = A``; False if it is not definite.
+
+    What was below the diagonal is 0 then. If False is returned, A is spoilt.
+
+    Examples
+    --------
+    >>> A = np.array([[4.0, 2.0], [2.0, 2.0]])
+    >>> cholesky(A), A
+    (True, array([[2., 1.],
+           [0., 1.]]))
+    """
+    n, info = _order(A), ctypes.c_int(0)
+    _ROUTINES["dpotrf"](_char(b"L"), _int(n), A.ctypes.data, _int(n), ctypes.byref(info))
+    _clear_below(A)
+    return info.value == 0
+
+
+def triangle_of(A: np.ndarray) -> None:
+    """Overwrite a square A by the upper triangular R of its QR decomposition.
+
+    Examples
+    --------
+    >>> A = np.array([[0.0, 1.0], [2.0, 0.0]])
+    >>> triangle_of(A)
+    >>> np.abs(A)
+    array([[2., 0.],
+           [0., 1.]])
+    """
+    n, info = _order(A), ctypes.c_int(0)
+    tau, work = np.empty(n), np.empty(64 * n)
+    # QR of A is LQ of its transpose, which is what LAPACK sees
+    _ROUTINES["dgelqf"](
+        _int(n),
+        _int(n),
+        A.ctypes.data,
+        _int(n),
+        tau.ctypes.data,
+        work.ctypes.data,
+        _int(len(work)),
+        ctypes.byref(info),
+    )
+    _clear_below(A)
+
+
+def _clear_below(A: np.ndarray) -> None:
+    for i in range(1, len(A)):
+        A[i, :i] = 0
+
+
+def _order(A: np.ndarray) -> int:
+    # a wrong pointer here is not an exception but a corrupted heap
+    assert A.ndim == 2 and A.shape[0] == A.shape[1] and A.dtype == np.float64
+    assert A.flags.c_contiguous and A.flags.writeable
+    return len(A)
+
+
+def _int(value: int):
+    return ctypes.byref(ctypes.c_int(value))
+
+
+def _char(value: bytes):
+    return ctypes.byref(ctypes.c_char(value))
