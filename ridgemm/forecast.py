@@ -149,7 +149,7 @@ def factor_work(
     else:
         flops = n_passes * n * p**2 + 5 * len(folds) * p**3
         disk = sum(4 * p * (p + min(p, n_test)) for _, n_test in folds)
-        scratch, cubes = matrix * n_atoms * p**2, len(folds) * p**3
+        scratch, cubes = matrix * (n_atoms + 1) * p**2, len(folds) * p**3
     return FactorWork(float(flops), float(cubes), at_once, disk, scratch)
 
 

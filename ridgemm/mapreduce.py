@@ -1,27 +1,31 @@
 """Ordered map over tasks, in this process or in workers. Knows nothing of ridge.
 
-A task is an index into what a picklable function holds: paths (memmaps travel as paths) and
-small arrays. It writes into its own slice of a shared memmap and returns nothing.
-The sole importer of joblib.
+A task is an index into what a picklable function holds: places in files (`ridgemm.transport`)
+and small arrays. It writes into its own slice of a shared memmap and returns nothing. The engine
+below is joblib's: processes of this machine or, in a ``joblib.parallel_config``, Dask or Ray.
 """
 
 import contextlib
 import logging
+import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import joblib
+from joblib.parallel import get_active_backend
 
 from ridgemm.backends import libraries
-from ridgemm.errors import InputError, WorkerError
+from ridgemm.errors import InputError, StorageError, WorkerError
 from ridgemm.threads import Team
+from ridgemm.transport import pack, unpack
 from ridgemm.workspace import Workspace
 
 log = logging.getLogger("ridgemm")
 
 _ATTEMPTS = 3
+_LOCAL = ("LokyBackend", "MultiprocessingBackend", "ThreadingBackend", "SequentialBackend")
 
 
 class Crew:
@@ -58,7 +62,8 @@ def one_blas_thread(wanted: bool) -> contextlib.AbstractContextManager[object]:
 
 
 def count_workers(n_jobs: Any) -> int:
-    """Number of workers that `n_jobs` means; negative counts from the number of cores.
+    """Number of workers that `n_jobs` means; negative counts from the number of cores, or means
+    all of a cluster that ``joblib.parallel_config`` has chosen.
 
     Examples
     --------
@@ -67,7 +72,11 @@ def count_workers(n_jobs: Any) -> int:
     """
     if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs == 0:
         raise InputError(f"n_jobs={n_jobs!r} must be an int other than 0; -1 means all cores.")
-    return n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
+    if n_jobs > 0:
+        return n_jobs
+    if active_cluster():
+        return joblib.effective_n_jobs(n_jobs)
+    return max(1, joblib.cpu_count() + 1 + n_jobs)
 
 
 def threads_per_worker(n_workers: int) -> int:
@@ -87,18 +96,17 @@ def map_tasks(
     Parameters
     ----------
     function : callable
-        Picklable if there is more than one worker.
+        Picklable if there is more than one worker; its arrays travel by `ridgemm.transport`.
     tasks : sequence
     n_workers : int
         1 runs in this process, on all cores by threads.
     scratch : Path
-        Where joblib puts arrays that are not in a file yet.
+        For arrays that are not in a file yet; workers have to see it.
     progress : callable, optional
         Called here with every task that is done.
     """
-    n_threads = threads_per_worker(n_workers)
     if n_workers == 1:
-        with Crew(n_threads) as crew:
+        with Crew(threads_per_worker(1)) as crew:
             for task in tasks:
                 function(crew, task)
                 if progress is not None:
@@ -110,7 +118,7 @@ def map_tasks(
     batches = {i: tasks[i::n_batches] for i in range(n_batches)}
     for attempt in range(_ATTEMPTS):
         try:
-            _run_batches(function, batches, n_workers, n_threads, scratch, progress)
+            _run_batches(function, batches, n_workers, scratch, progress)
             return
         except BrokenProcessPool as error:
             # tasks write their own slices and nothing else: to do one again harms nothing
@@ -128,17 +136,25 @@ def _run_batches(
     function: Callable[[Crew, Any], None],
     batches: dict[int, Sequence[Any]],
     n_workers: int,
-    n_threads: int,
     scratch: Path,
     progress: Callable[[Any], None] | None,
 ) -> None:
     """Run batches in workers and take those that are done out of `batches`."""
+    message = pack(function, scratch)
+    cluster = active_cluster()
+    # one thread for each slot of a cluster, however many cores its nodes have
+    n_threads = 1 if cluster else threads_per_worker(n_workers)
+    if cluster:
+        _probe(message)
+    # Ray's backend returns everything at the end
+    streams = get_active_backend()[0].supports_return_generator or not cluster
     done = joblib.Parallel(
         n_jobs=n_workers,
+        backend=None if cluster else "loky",
         batch_size=1,
-        temp_folder=str(scratch),
-        return_as="generator_unordered",
-    )(joblib.delayed(_run_batch)(function, i, batch, n_threads) for i, batch in [*batches.items()])
+        max_nbytes=None,
+        return_as="generator_unordered" if streams else "list",
+    )(joblib.delayed(_run_batch)(message, i, batch, n_threads) for i, batch in [*batches.items()])
     for i in done:
         batch = batches.pop(i)
         if progress is not None:
@@ -146,10 +162,45 @@ def _run_batches(
                 progress(task)
 
 
-def _run_batch(
-    function: Callable[[Crew, Any], None], number: int, tasks: Sequence[Any], n_threads: int
-) -> int:
+def active_cluster() -> str | None:
+    """Name of the engine that ``joblib.parallel_config`` has chosen, if it is not of this machine.
+
+    Examples
+    --------
+    >>> active_cluster() is None
+    True
+    """
+    name = type(get_active_backend()[0]).__name__
+    return None if name in _LOCAL else name
+
+
+def _probe(message: bytes) -> None:
+    """Let every worker open the files of a job, before any of them starts on it."""
+    client = getattr(get_active_backend()[0], "client", None)
+    if client is not None:
+        client.run(_can_open, message)
+
+
+def _can_open(message: bytes) -> None:
+    _open_job(message)
+
+
+def _run_batch(message: bytes, number: int, tasks: Sequence[Any], n_threads: int) -> int:
+    function = _open_job(message)
     with Crew(n_threads) as crew:
         for task in tasks:
             function(crew, task)
     return number
+
+
+def _open_job(message: bytes) -> Callable[[Crew, Any], None]:
+    # for good: a neighbour in this process must not find BLAS on many threads, or other bits
+    libraries().limit(limits=1, user_api="blas")
+    try:
+        return unpack(message)
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"worker {platform.node()!r} cannot see {error.filename!r}: workers on other machines "
+            "need a file system that all share; put X, Y, cache_dir and out there (without "
+            "cache_dir, temporary files go to TMPDIR)."
+        ) from error

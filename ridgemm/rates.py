@@ -24,10 +24,11 @@ from ridgemm.mapreduce import Crew, one_blas_thread, threads_per_worker
 from ridgemm.private import private_name
 from ridgemm.tiles import spans
 
-_FORMAT = 1
+_FORMAT = 2
 _STRIP = 512
 _ROWS = 1024
 _ORDER = 384
+_LARGE = 64 << 20  # beyond any cache
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Rates:
     eigen : float
         ``n^3`` per second of a float64 eigendecomposition, on one core.
     reading : float
-        Bytes per second of a float32 tile that lies in RAM.
+        Bytes per second of a float32 array in RAM, beyond any cache.
     n_cores : int
     """
 
@@ -94,6 +95,7 @@ def measure() -> Rates:
     x = rng.standard_normal((_ROWS, _ROWS), dtype=np.float32)
     y = rng.standard_normal((_ROWS, width), dtype=np.float32)
     out = np.empty_like(y)
+    large = np.zeros((_LARGE // (4 * width), width), dtype=np.float32)
     sums = np.zeros((2, width))
     A = x[:_ORDER, :_ORDER].astype(np.float64)
     A = A + A.T
@@ -103,7 +105,7 @@ def measure() -> Rates:
             blas.gemm(x, y[:, strip], out[:, strip])
 
         def reading(_: int, strip: slice) -> None:
-            column_moments(y[:, strip], sums[0, strip], sums[1, strip])
+            column_moments(large[:, strip], sums[0, strip], sums[1, strip])
 
         strips = spans(width, _STRIP)
         single = _seconds(lambda: crew.team.run(product, strips))
@@ -113,7 +115,7 @@ def measure() -> Rates:
     with one_blas_thread(True):
         eigen = _seconds(lambda: np.linalg.eigh(A))
     flops = 2.0 * _ROWS * _ROWS * width
-    return Rates(flops / single, flops / double, _ORDER**3 / eigen, y.nbytes / 2 / read, n_cores)
+    return Rates(flops / single, flops / double, _ORDER**3 / eigen, large.nbytes / read, n_cores)
 
 
 def _seconds(function: Callable[[], object]) -> float:
