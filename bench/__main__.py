@@ -10,7 +10,7 @@ import inspect
 import json
 from pathlib import Path
 
-from bench import cache, genetics, lowram, nullmemory, peers, xty
+from bench import cache, cluster, genetics, lowram, memory, nullmemory, peers, scaling, xty
 from bench._machine import machine, sgemm_gflops, versions
 from bench._run import table
 
@@ -22,6 +22,12 @@ BENCHMARKS = {
     "cache": (cache.run, "a second fit with the same X and folds under one cache_dir"),
     "genetics": (genetics.run, "a nested permutation test on 1500 x 500000 int8 x 1000"),
     "null-memory": (nullmemory.run, "nulls on 200000 targets under memory_limit='1GB'"),
+    "memory": (memory.run, "every route under a memory_limit against its plan, and peers"),
+    "cluster": (
+        cluster.run,
+        "4000 x 800 x 20000 on a Dask cluster of this machine, against B-MOR",
+    ),
+    "scaling": (scaling.run, "a model on paper of 69202 x 16384 x 264805 on 8 and 1000 nodes"),
 }
 OPTIONS = {
     "permutations": "permutations that are measured",
@@ -66,7 +72,7 @@ def main() -> None:
     for option in options.keys() - inspect.signature(BENCHMARKS[arguments.name][0]).parameters:
         parser.error(f"{arguments.name} does not take --{option.replace('_', '-')}")
     report = run(arguments.name, arguments.quick, arguments.repeats, **options)
-    print(table(report))
+    print(report.pop("text", None) or table(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -24,6 +24,8 @@ from ridgemm.errors import StorageError
 _SUFFIX = re.compile(r"~([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}$")
 # of a process on another machine nothing is known but when it last wrote
 _FOREIGN_DAYS = 1
+# the start of a process is counted from the machine's start, which a clock that is set right moves
+_CLOCK_SECONDS = 10
 
 
 def private_name(prefix: str) -> str:
@@ -55,7 +57,7 @@ def is_abandoned(path: Path) -> bool:
         except FileNotFoundError:
             return False
     try:
-        return int(psutil.Process(pid).create_time()) != started
+        return abs(psutil.Process(pid).create_time() - started) > _CLOCK_SECONDS
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import _run, genetics, problems
+from bench import _run, cluster, genetics, problems, scaling
 from bench._memory import peak_memory
 from bench._run import Contender, alternate
 from ridgemm import RidgeCV
 from ridgemm.folds import make_folds
 from ridgemm.nested import nested_splits, target_flops
+from ridgemm.rates import Rates
 
 ROOT = Path(__file__).parents[1]
 KEYS = {"name", "problem", "quick", "machine", "versions", "rows", "left_out", "figures"}
@@ -93,6 +94,51 @@ def test_quick_null_memory_runs_both_nulls(tmp_path):
         assert 0 < above == figures[f"peak_anonymous_bytes_{row['contender']}"] < 1e9
 
 
+def test_quick_cluster_compares_with_b_mor_on_one_cluster(tmp_path):
+    pytest.importorskip("distributed")
+    file = tmp_path / "cluster.json"
+    bench("cluster", "--quick", "--json", file)
+    report = json.loads(file.read_text())
+    assert set(report) == KEYS
+    names = ["ridgemm-local", "ridgemm-dask", "ridgemm-dask-second", "b-mor", "mor-sample"]
+    assert [row["contender"] for row in report["rows"]] == names
+    assert all(set(row) == ROW and row["note"] for row in report["rows"])
+    seconds = {row["contender"]: row["median_seconds"] for row in report["rows"]}
+    figures = report["figures"]
+    overhead = seconds["ridgemm-dask"] / seconds["ridgemm-local"] - 1
+    assert figures["dask_overhead"] == pytest.approx(overhead)
+    assert figures["dask_same_bits_as_local"] == 1
+    assert (figures["factors_computed_first"], figures["factors_computed_second"]) == (1, 0)
+    assert figures["alphas_b_mor_chooses"] == figures["n_workers"] == 2
+    assert figures["share_of_targets_with_the_alpha_of_b_mor"] == 1
+    assert figures["max_abs_coef_difference_where_alphas_agree"] < 1e-5
+    all_targets = seconds["mor-sample"] * 1500 / cluster.SAMPLE
+    assert figures["mor_seconds_extrapolated_to_all_targets"] == pytest.approx(all_targets)
+
+
+def test_cluster_without_dask_runs_the_local_contender_alone(monkeypatch):
+    monkeypatch.setattr(_run, "find_spec", lambda package: None)
+    report = cluster.run(True, 1)
+    assert [row["contender"] for row in report["rows"]] == ["ridgemm-local"]
+    assert len(report["left_out"]) == 4
+    assert "distributed not installed" in report["left_out"][0]
+
+
+def test_scaling_is_a_model_of_its_assumptions(monkeypatch):
+    rates = Rates(1.5e11, 7e10, 5e9, 1.5e10, 2)
+    monkeypatch.setattr(scaling, "machine_rates", lambda: rates)
+    text, figures = scaling.scaling_model()
+    assert all(f"{job:8}{nodes:5} x 32" in text for job in scaling.JOBS for nodes in scaling.NODES)
+    assert all(figures[f"{job}_1_efficiency"] == 1 for job in scaling.JOBS)
+    assert all(figures[f"{job}_8_speedup"] < 8 for job in scaling.JOBS)
+    usual = scaling.predict("refit", 1000, scaling.Assumptions(), rates)
+    better = scaling.Assumptions(disk=40e9, names=4e6)
+    changed = scaling.predict("refit", 1000, better, rates)
+    assert changed["read"] == pytest.approx(usual["read"] / 2)
+    assert changed["journal"] < usual["journal"]
+    assert {name for name in usual if usual[name] != changed[name]} == {"read", "journal"}
+
+
 def test_an_option_of_another_benchmark_is_refused():
     command = [sys.executable, "-m", "bench", "cache", "--quick", "--permutations", "3"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -119,6 +165,9 @@ def test_without_a_name_lists_the_benchmarks():
         "cache",
         "genetics",
         "null-memory",
+        "memory",
+        "cluster",
+        "scaling",
     ]
 
 
