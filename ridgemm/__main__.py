@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ridgemm import demo
-from ridgemm.errors import InputError, RidgemmError
+from ridgemm.errors import InputError, RidgemmError, one_line
 from ridgemm.estimators import RidgeCV
 from ridgemm.maintenance import clean, verify
 from ridgemm.planning import plan
@@ -98,9 +98,12 @@ def _number(text: str, option: str, kind: type) -> float:
 
 def _load_groups(path: str) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"--groups {path!r} cannot be read as a .npy file ({error}).") from error
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:
+        raise InputError(
+            f"--groups {path!r} cannot be read as a .npy file ({one_line(error)})."
+        ) from error
 
 
 def _demo(options: argparse.Namespace) -> int:

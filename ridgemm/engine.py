@@ -60,7 +60,8 @@ class Settings:
     @property
     def kind(self) -> str:
         """ "loo", "gcv" or "folds"."""
-        return self.cv if self.cv in ("loo", "gcv") else "folds"
+        named = isinstance(self.cv, str) and self.cv in ("loo", "gcv")
+        return self.cv if named else "folds"
 
 
 @dataclass(frozen=True)

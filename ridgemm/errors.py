@@ -1,5 +1,7 @@
 """The errors that ridgemm raises: each names the argument, the value and the remedy."""
 
+from pathlib import Path
+
 
 class RidgemmError(Exception):
     """Base of every error that ridgemm raises on purpose."""
@@ -19,3 +21,20 @@ class StorageError(RidgemmError, OSError):
 
 class WorkerError(RidgemmError, RuntimeError):
     """Worker processes were killed, again and again."""
+
+
+def one_line(thing: object) -> str:
+    """An error or a value as one line of not too many characters."""
+    text = " ".join((str(thing) if isinstance(thing, Exception) else repr(thing)).split())
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def as_path(folder: object, argument: str) -> Path:
+    """The path that an argument gives."""
+    try:
+        path = Path(folder)
+    except TypeError:
+        path = None
+    if path is None or "\0" in str(path):
+        raise InputError(f"{argument}={one_line(folder)} is not a path; give a text or a Path.")
+    return path

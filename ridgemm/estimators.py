@@ -5,6 +5,7 @@ import logging
 import shutil
 import weakref
 from collections.abc import Iterator
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ridgemm.engine import Fitted, Settings, plan_fit, run_fit
-from ridgemm.errors import InputError
+from ridgemm.errors import InputError, StorageError, as_path, one_line
 from ridgemm.fitplan import parse_memory
 from ridgemm.mapreduce import count_workers
 from ridgemm.persistence import load_model, save_model
@@ -160,7 +161,7 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         """
         settings = self.checked_settings()
         X, Y = as_source(X, "X"), as_source(Y, "Y")
-        cache = None if self.cache_dir is None else Path(self.cache_dir)
+        cache = None if self.cache_dir is None else as_path(self.cache_dir, "cache_dir")
         if cache is not None:
             check_folder(cache, "cache_dir")
         plan, fold_groups = plan_fit(settings, X, Y, groups)
@@ -218,8 +219,12 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         scores = score_targets(self._linear, X, Y, self.scoring, limit)
         if out is None:
             return scores
-        if getattr(out, "shape", None) != scores.shape:
-            raise InputError(f"out must have shape {scores.shape}, not {np.shape(out)}.")
+        good = isinstance(out, np.ndarray) and out.shape == scores.shape
+        if not good or out.dtype.kind != "f" or not out.flags.writeable:
+            raise InputError(
+                f"out must be a writable float array of shape {scores.shape}, not "
+                f"{getattr(out, 'dtype', type(out).__name__)} {getattr(out, 'shape', '')}."
+            )
         out[...] = scores
         return out
 
@@ -248,12 +253,22 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         }
         if hasattr(self, "plan_"):
             manifest |= {"plan": str(self.plan_).splitlines(), "took": self.took_}
-        save_model(Path(folder), self._linear, arrays, manifest)
+        save_model(as_path(folder, "folder"), self._linear, arrays, manifest)
 
     @classmethod
     def from_folder(cls, folder: Path) -> "RidgeCV":
         """A model that `save` wrote; `ridgemm.load` calls this."""
         linear, arrays, manifest = load_model(folder)
+        try:
+            return cls._from_parts(linear, arrays, manifest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StorageError(
+                f"{str(folder)!r} holds a manifest that is damaged ({one_line(error)}); fit and "
+                "save the model again."
+            ) from error
+
+    @classmethod
+    def _from_parts(cls, linear, arrays, manifest) -> "RidgeCV":
         model = cls(**manifest["parameters"])
         for name in _SAVED:
             # a shared alpha and its score are scalars
@@ -306,14 +321,17 @@ class RidgeCV(RegressorMixin, BaseEstimator):
     def checked_settings(self) -> Settings:
         """The parameters, checked; what needs no data is refused here."""
         check_scoring(self.scoring)
-        if self.cv == "loo" and self.standardize:
+        if not isinstance(self.verbose, Real):
+            raise InputError(f"verbose={one_line(self.verbose)} is not a number; use 0 or 1.")
+        kind = self.cv if isinstance(self.cv, str) else "folds"
+        if kind == "loo" and self.standardize:
             raise InputError(
                 "standardize=True cannot be exact with cv='loo': every left-out sample has its "
                 "own scale; standardise X yourself or use cv=n folds."
             )
         if isinstance(self.cv, str) and self.cv not in ("loo", "gcv"):
             raise InputError(f"cv={self.cv!r} is unknown; as a text it may be 'loo' or 'gcv'.")
-        if self.cv == "gcv" and self.scoring == "correlation":
+        if kind == "gcv" and self.scoring == "correlation":
             raise InputError(
                 "scoring='correlation' is not defined for cv='gcv', which makes no held-out "
                 "prediction; use 'r2' or 'neg_mean_squared_error', or cv='loo'."
@@ -357,9 +375,13 @@ class RidgeCV(RegressorMixin, BaseEstimator):
 
 def _check_alphas(alphas: Any) -> np.ndarray:
     try:
+        if np.asarray(alphas).dtype.kind == "c":
+            raise TypeError("complex")
         alphas = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"alphas={alphas!r} are not numbers; give positive penalties.") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"alphas={one_line(alphas)} are not numbers; give positive penalties."
+        ) from error
     if alphas.ndim != 1 or alphas.size == 0:
         raise InputError(f"alphas has shape {alphas.shape}; give a list of at least one penalty.")
     wrong = alphas[~((alphas > 0) & (alphas < np.inf))]

@@ -33,7 +33,7 @@ from ridgemm.grams import AtomStatistics, DualGram, dual_grams, usable_scale
 from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import one_blas_thread
 from ridgemm.sources import Source
-from ridgemm.store import Store, create_array, key
+from ridgemm.store import Store, create_array, key, save_array
 from ridgemm.threads import Team
 from ridgemm.tiles import row_pieces, spans, width
 
@@ -392,7 +392,7 @@ class FactorMaker:
 
         def build(folder: Path) -> None:
             (gram,) = self._grams([None])
-            np.save(folder / "K.npy", gram.K)
+            save_array(folder / "K.npy", gram.K)
             _save(folder, mean=gram.mean, scale=gram.scale, drift=gram.drift)
 
         return [DualGram(**self.store.fetch(name, build, counted=False))]
@@ -403,7 +403,7 @@ class FactorMaker:
 
 def _save(folder: Path, **vectors: np.ndarray) -> None:
     for name, vector in vectors.items():
-        np.save(folder / f"{name}.npy", vector)
+        save_array(folder / f"{name}.npy", vector)
 
 
 def _save_matrix(path: Path, matrix: np.ndarray) -> None:

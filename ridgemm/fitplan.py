@@ -240,11 +240,11 @@ def _fit_tiles(
             if tile == plan.strip:
                 break
             tile = plan.strip * max(1, tile // plan.strip * 3 // 4)
-        if plan.strip <= min(_SMALLEST_STRIP, t):
+        if plan.strip <= min(_SMALLEST_STRIP, t) and max(plan.row_step, plan.block) <= 64:
             return fitted
         plan = replace(
             plan,
-            strip=max(_SMALLEST_STRIP, plan.strip // 2),
+            strip=max(min(_SMALLEST_STRIP, t), plan.strip // 2),
             row_step=max(64, plan.row_step // 2),
             block=max(64, plan.block // 2),
         )

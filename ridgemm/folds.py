@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import GroupKFold, KFold
 
-from ridgemm.errors import InputError
+from ridgemm.errors import InputError, one_line
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,24 @@ def make_folds(cv: Any, n_samples: int, groups: Any = None) -> list[Fold]:
     groups = _check_groups(groups, n_samples)
     if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
         cv = _splitter(int(cv), n_samples, groups)
-    if hasattr(cv, "split"):
+    if isinstance(cv, type):
+        raise InputError(f"cv={cv.__name__} is a class; give an instance of it.")
+    if hasattr(cv, "split") and not isinstance(cv, (str, bytes)):
         try:
             with warnings.catch_warnings():
                 # groups may be there for the scheme of a permutation test alone
+                warnings.simplefilter("ignore", RuntimeWarning)
                 warnings.filterwarnings("ignore", "The groups parameter is ignored", UserWarning)
                 pairs = list(cv.split(np.empty((n_samples, 0)), np.zeros(n_samples), groups))
         except ValueError as error:
-            raise InputError(f"cv={cv!r} cannot split {n_samples} samples: {error}") from error
-    elif isinstance(cv, Iterable) and not isinstance(cv, str):
+            raise InputError(
+                f"cv={cv!r} cannot split {n_samples} samples: {one_line(error)}"
+            ) from error
+    elif isinstance(cv, Iterable) and not isinstance(cv, (str, bytes)):
         pairs = list(cv)
     else:
         raise InputError(
-            f"cv={cv!r} is not understood; give an int, a scikit-learn splitter, a list of "
+            f"cv={one_line(cv)} is not understood; give an int, a scikit-learn splitter, a list of "
             "(train, test) index pairs, 'loo' or 'gcv'."
         )
     if not pairs:
@@ -91,7 +96,16 @@ def make_folds(cv: Any, n_samples: int, groups: Any = None) -> list[Fold]:
 def _check_groups(groups: Any, n_samples: int) -> np.ndarray | None:
     if groups is None:
         return None
-    groups = np.asarray(groups)
+    try:
+        groups = np.asarray(groups)
+        if groups.dtype.kind in "cV":
+            raise TypeError(f"dtype {groups.dtype}")
+        np.unique(groups)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"groups holds labels that cannot be told apart ({one_line(error)}); give numbers, or "
+            "texts."
+        ) from error
     if groups.shape != (n_samples,):
         raise InputError(
             f"groups has shape {groups.shape}, but there are {n_samples} samples; "
@@ -116,7 +130,8 @@ def _check_pair(number: int, pair: Sequence[Any], n_samples: int) -> Fold:
         train, test = (_check_rows(rows, n_samples) for rows in pair)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"cv fold {number} is not a pair of row index arrays of {n_samples} samples: {error}"
+            f"cv fold {number} is not a pair of row index arrays of {n_samples} samples: "
+            f"{one_line(error)}"
         ) from error
     return Fold(train, test)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.engine import Settings
+from ridgemm.errors import StorageError
 from ridgemm.fitplan import Plan, format_bytes
 from ridgemm.folds import Fold
 from ridgemm.nullplan import NullPlan, NullProblem
@@ -18,6 +19,8 @@ from ridgemm.sources import Source
 
 # of the product rate: gathers, moments and the edges of strips take the rest
 _EFFICIENCY = 0.8
+_SINGLE, _DOUBLE = 4, 8
+_VECTORS, _HEADERS = 40, 3000
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,12 @@ class Forecast:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
-        Path(path).write_text(json.dumps(self.as_dict(), indent=1))
+        try:
+            Path(path).write_text(json.dumps(self.as_dict(), indent=1))
+        except OSError as error:
+            raise StorageError(
+                f"{str(path)!r} cannot be written ({error.strerror or error}); give another path."
+            ) from error
 
     def __str__(self) -> str:
         rows = [(self.kind, self.route)]
@@ -132,24 +140,35 @@ def factor_work(
     n_atoms: int,
     standardize: bool,
     at_once: int,
+    method: str,
+    n_alphas: int,
 ) -> FactorWork:
     """Work of the factors of `folds`, given as numbers of training and test rows."""
     n, p = shape
-    matrix = 8
+    # an entry: vectors of one side, headers, a manifest
+    side = n if family == "dual" else p
+    disk = len(folds) * (_VECTORS * side + _HEADERS)
     if family == "dual":
         n_grams = len(folds) if standardize else 1
         flops = n_grams * n**2 * p + sum(2 * m**2 * n_test for m, n_test in folds)
-        disk = sum(4 * m * (m + n_test) for m, n_test in folds) + matrix * n**2
-        scratch = matrix * n_grams * n**2
+        disk += sum(_SINGLE * m * (m + n_test) for m, n_test in folds)
+        # means and scales of the features: of every Gram, and of folds that are all samples
+        n_means = len(folds) if standardize else 1 + sum(m == n for m, _ in folds)
+        disk += 2 * _DOUBLE * p * n_means + _VECTORS * n + _HEADERS
+        disk += 0 if standardize else _DOUBLE * n**2
+        scratch = n_grams * _DOUBLE * (n**2 + 2 * p) + _HEADERS
         cubes = sum(m**3 for m, _ in folds)
+        if method == "operators":
+            disk += sum(_SINGLE * n_alphas * m * n_test + _HEADERS for m, n_test in folds)
     elif family == "svd":
         flops = sum(4 * m * p**2 + 2 * (m + n_test) * p**2 for m, n_test in folds)
-        disk = sum(4 * p * (p + m + n_test) for m, n_test in folds)
+        disk += sum(_SINGLE * min(m, p) * (p + m + n_test) for m, n_test in folds)
         scratch, cubes = 0, sum(2 * min(m, p) ** 3 for m, _ in folds)
     else:
         flops = n_passes * n * p**2 + 5 * len(folds) * p**3
-        disk = sum(4 * p * (p + min(p, n_test)) for _, n_test in folds)
-        scratch, cubes = matrix * (n_atoms + 1) * p**2, len(folds) * p**3
+        second = [p if method == "statistics" and n_test else n_test for _, n_test in folds]
+        disk += sum(_SINGLE * p * (p + rows) for rows in second)
+        scratch, cubes = _DOUBLE * (n_atoms + 1) * p**2 + _HEADERS, len(folds) * p**3
     return FactorWork(float(flops), float(cubes), at_once, disk, scratch)
 
 
@@ -158,10 +177,19 @@ def forecast_fit(settings: Settings, plan: Plan, folds: Sequence[Fold], X: Sourc
     problem, rates = plan.problem, machine_rates()
     family = plan.route.family
     passes = problem.n_passes if family == "primal" else 1
-    sizes = [*problem.folds, (problem.n, 0)]
+    loo = problem.kind == "loo" and family == "primal"
+    sizes = [*problem.folds, (problem.n, problem.n if loo else 0)]
     at_once = plan.factors_at_once
     work = factor_work(
-        family, X.shape, sizes, passes, problem.n_atoms, settings.standardize, at_once
+        family,
+        X.shape,
+        sizes,
+        passes,
+        problem.n_atoms,
+        settings.standardize,
+        at_once,
+        plan.route.method,
+        problem.n_alphas,
     )
     stages = (
         _reading("scan", _n_bytes(X) + _n_bytes(Y), rates),
@@ -182,7 +210,7 @@ def forecast_fit(settings: Settings, plan: Plan, folds: Sequence[Fold], X: Sourc
             "coefficients": plan.coef_bytes,
         },
         stages,
-        tuple(_warnings(settings, problem.smallest_alpha, family, folds)),
+        tuple(_warnings(settings, problem.smallest_alpha, family, [folds])),
     )
 
 
@@ -194,14 +222,28 @@ def forecast_null(
     at_once: int,
     level: float,
     kept: bool,
+    tail: str | None = None,
 ) -> Forecast:
     """Forecast of `permutation_test`, from its plan."""
     settings, rates, m = problem.settings, machine_rates(), problem.n_permutations
     folds = [fold for split in problem.splits for fold in (*split.inner, split.outer)]
     sizes = [(len(fold.train), len(fold.test)) for fold in folds]
+    # LOO and GCV inside hold out no set of rows
+    inner = [f for split in problem.splits for f in split.inner if settings.kind == "folds"]
+    levels = inner, [split.outer for split in problem.splits]
     n_atoms = max(len(split.group.atoms) for split in problem.splits)
     passes = len(problem.splits) if plan.family == "primal" else 1
-    work = factor_work(plan.family, X.shape, sizes, passes, n_atoms, settings.standardize, at_once)
+    work = factor_work(
+        plan.family,
+        X.shape,
+        sizes,
+        passes,
+        n_atoms,
+        settings.standardize,
+        at_once,
+        plan.method,
+        len(settings.alphas),
+    )
     each = problem.n * problem.t * 2 * len(problem.splits) if problem.heldout else plan.flops
     stages = (
         _reading("scan", 2 * (_n_bytes(X) + _n_bytes(Y)), rates),
@@ -223,8 +265,8 @@ def forecast_null(
         },
         stages,
         (
-            *_warnings(settings, problem.smallest_alpha, plan.family, folds),
-            *_p_warnings(m, problem.t, level),
+            *_warnings(settings, problem.smallest_alpha, plan.family, levels),
+            *_p_warnings(m, problem.t, level, tail),
         ),
     )
 
@@ -243,7 +285,7 @@ def _n_bytes(source: Source) -> int:
 
 
 def _warnings(
-    settings: Settings, smallest_alpha: float, family: str, folds: Sequence[Fold]
+    settings: Settings, smallest_alpha: float, family: str, levels: Sequence[Sequence[Fold]]
 ) -> Iterator[str]:
     if smallest_alpha < PRIMAL_RESOLUTION and family == "primal":
         yield (
@@ -251,20 +293,23 @@ def _warnings(
             f"what float32 cross-products resolve ({PRIMAL_RESOLUTION:g}); use solver='svd', or "
             "larger alphas"
         )
-    tests = [len(fold.test) for fold in folds if len(fold.test)]
-    if tests and max(tests) > 2 * min(tests):
+    held_out = [[len(fold.test) for fold in folds if len(fold.test)] for folds in levels]
+    held_out = [sizes for sizes in held_out if sizes]
+    uneven = [sizes for sizes in held_out if max(sizes) > 2 * min(sizes)]
+    if uneven:
         yield (
-            f"folds hold out between {min(tests)} and {max(tests)} samples: a score of few "
+            f"folds hold out between {min(uneven[0])} and {max(uneven[0])} samples: a score of few "
             "samples counts as much as one of many; merge small groups"
         )
-    if tests and min(tests) < 10 and settings.scoring != "neg_mean_squared_error":
+    fewest = min(map(min, held_out), default=10)
+    if fewest < 10 and settings.scoring != "neg_mean_squared_error":
         yield (
-            f"a fold holds out {min(tests)} samples, and scoring={settings.scoring!r} of so few is "
+            f"a fold holds out {fewest} samples, and scoring={settings.scoring!r} of so few is "
             "very noisy; use fewer folds or larger groups"
         )
 
 
-def _p_warnings(m: int, t: int, level: float) -> Iterator[str]:
+def _p_warnings(m: int, t: int, level: float, tail: str | None) -> Iterator[str]:
     smallest = 1 / (1 + m)
     if smallest > level:
         yield (
@@ -278,7 +323,7 @@ def _p_warnings(m: int, t: int, level: float) -> Iterator[str]:
             f"{int(np.ceil(100 / level))} would make it {np.sqrt(level**2 * (1 - level) / 100):.2g}"
         )
     needed = int(np.ceil(t * smallest / level))
-    if smallest <= level and needed > 1:
+    if smallest <= level and needed > 1 and tail is None:
         yield (
             f"FDR over {t} targets finds something at {level:g} only if {needed} or more targets "
             f"share the smallest p; n_permutations={int(np.ceil(t / level))}, or tail='gpd', would "

@@ -126,15 +126,29 @@ def dual_grams(
                 mean[columns], scale[columns] = values.mean(axis=0), 1
             else:
                 tile = workspace.array("scaled", values.shape, np.float64)
-                mean[columns] = values[train].mean(axis=0)
-                np.subtract(values, mean[columns], out=tile)
-                scale[columns] = usable_scale(tile[train].std(axis=0), mean[columns])
-                tile /= scale[columns]
+                mean[columns], scale[columns] = _standardise(values, train, tile)
             blas.syrk(tile.T, K, accumulate=True)
             drift += tile @ (above_mean(x_shift, mean[columns]) / scale[columns])
     for K in grams:
         blas.symmetrise(K)
     return [DualGram(*parts) for parts in zip(grams, means, scales, drifts, strict=True)]
+
+
+def _standardise(
+    values: np.ndarray, train: np.ndarray, out: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means and scales over the rows `train`; `out` is what they make of `values`."""
+    total, squares = np.zeros((2, values.shape[1]))
+    for rows in spans(len(train), 512):
+        total += values[train[rows]].sum(axis=0)
+    mean = total / len(train)
+    np.subtract(values, mean, out=out)
+    for rows in spans(len(train), 512):
+        piece = out[train[rows]]
+        squares += np.einsum("ij,ij->j", piece, piece)
+    scale = usable_scale(np.sqrt(squares / len(train)), mean)
+    out /= scale
+    return mean, scale
 
 
 def above_mean(shift: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ import hashlib
 import io
 import json
 import os
+import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ import numpy as np
 
 from ridgemm.errors import InputError, StorageError
 from ridgemm.private import private_folder, private_name, remove, sweep
-from ridgemm.store import check_folder, storage_error
+from ridgemm.store import check_folder, key, storage_error
 
 REQUEST = "request.json"
 PARTS = "parts"
 PLAN = "plan.json"
 TOOK = "took.json"
+_PART = re.compile(r"[a-z]+(-\d+-\d+)?_\d+_-?\d+_\d+(_[0-9a-f]{16})?\.npy")
 
 
 class Journal:
@@ -70,12 +72,16 @@ class Journal:
                 raise StorageError(
                     f"out={str(self.folder)!r} has parts but no {REQUEST}; give another folder."
                 )
-            _write(path, json.dumps(request, indent=1).encode())
+            # tuples and numpy numbers as JSON has them
+            content = json.loads(json.dumps(request))
+            _write(path, json.dumps({**content, "checksum": key(content)}, indent=1).encode())
             return dict(request["chosen"])
         try:
             begun = json.loads(path.read_text())
+            if begun.pop("checksum", None) != key(begun):
+                raise ValueError("its checksum is wrong")
             asked, chosen = dict(begun["asked"]), dict(begun["chosen"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StorageError(f"{str(path)!r} cannot be read ({error})") from error
         now = json.loads(json.dumps(request["asked"]))
         different = [
@@ -103,7 +109,7 @@ class Journal:
         path = self.folder / TOOK
         try:
             before = {name: float(value) for name, value in json.loads(path.read_text()).items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             before = {}
         total = {name: before.get(name, 0.0) + seconds for name, seconds in laps.items()}
         _write(path, json.dumps(total, indent=1).encode())
@@ -112,7 +118,7 @@ class Journal:
     def forget(self, kind: str) -> None:
         """Remove the parts of a kind."""
         for path in self.parts.glob(f"{kind}_*.npy"):
-            path.unlink()
+            remove(path)
 
     def publish(self, kind: str, tile: int, start: int, stop: int, part: np.ndarray) -> None:
         """Write a part: permutations `start` to `stop` of the tile that begins at `tile`."""
@@ -127,9 +133,6 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
-            for other in self.parts.glob(f"{kind}_{tile}_{start}_{stop}_*.npy"):
-                if other != path:
-                    remove(other)
         except OSError as error:
             remove(partial)
             raise StorageError(
@@ -144,32 +147,59 @@ class Journal:
             for tile, found in self._sound_parts(kind).items()
         }
 
-    def read(self, kind: str, tile: int) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Parts of a tile in order, as ``(start, stop, part)``."""
-        for start, stop, path in self._sound_parts(kind, tile).get(tile, []):
-            yield start, stop, np.load(path, allow_pickle=False)
+    def read(self, kind: str, tiles: Sequence[int]) -> Iterator[tuple[int, int, int, np.ndarray]]:
+        """Parts of tiles in order, as ``(tile, start, stop, part)``: one look at the folder."""
+        sound = self._sound_parts(kind)
+        for tile in tiles:
+            for start, stop, path in sound.get(tile, []):
+                try:
+                    part = np.load(path, allow_pickle=False)
+                except (OSError, ValueError, EOFError) as error:
+                    raise StorageError(
+                        f"{str(path)!r} cannot be read ({error}); make the same call again."
+                    ) from error
+                yield tile, start, stop, part
 
-    def _sound_parts(
-        self, kind: str, tile: int | None = None
-    ) -> dict[int, list[tuple[int, int, Path]]]:
+    def _sound_parts(self, kind: str) -> dict[int, list[tuple[int, int, Path]]]:
         """Parts by tile, in order; a damaged one is removed."""
         ranges: dict[int, list[tuple[int, int, Path]]] = {}
-        pattern = f"{kind}_*.npy" if tile is None else f"{kind}_{tile}_*.npy"
-        for path in self.parts.glob(pattern):
+        for path in filter(is_part, self.parts.glob(f"{kind}_*.npy")):
             if path.name not in self._checked:
                 if (problem := part_problem(path)) is not None:
                     message = f"{str(path)!r} is damaged ({problem}); it is computed again"
                     warnings.warn(message, RuntimeWarning, stacklevel=3)
-                    path.unlink()
+                    remove(path)
                     continue
                 self._checked.add(path.name)
             first, start, stop = map(int, path.stem.split("_")[1:4])
             ranges.setdefault(first, []).append((start, stop, path))
-        return {first: sorted(found) for first, found in ranges.items()}
+        return {first: self._distinct(sorted(found)) for first, found in ranges.items()}
+
+    @staticmethod
+    def _distinct(found: list[tuple[int, int, Path]]) -> list[tuple[int, int, Path]]:
+        """Of several parts of one range (another version may have left one), the newest."""
+        newest: dict[tuple[int, int], Path] = {}
+        for start, stop, path in found:
+            other = newest.setdefault((start, stop), path)
+            if other != path and _written(path) > _written(other):
+                newest[start, stop] = path
+        return [(*span, path) for span, path in sorted(newest.items())]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # tasks publish; what this process has checked is not theirs
         return Journal, (self.folder,)
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def is_part(path: Path) -> bool:
+    """Whether `Journal.publish` made a name."""
+    return _PART.fullmatch(path.name) is not None
 
 
 def part_problem(path: Path) -> str | None:

@@ -1,5 +1,6 @@
 """Checking and clearing of what ridgemm left on disk: caches, run folders, saved models."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from ridgemm.errors import InputError
 from ridgemm.fitplan import format_bytes, parse_memory
-from ridgemm.journal import PARTS, REQUEST, part_problem
+from ridgemm.journal import PARTS, REQUEST, is_part, part_problem
 from ridgemm.private import is_abandoned, is_private, remove
 from ridgemm.store import MANIFEST, read_manifest, wrong_files
 
@@ -107,7 +108,9 @@ def verify(folder: str | Path) -> Verification:
     for path in _manifest_folders(folder):
         found, wrong = _check_manifest(path)
         n_sound, problems = n_sound + found, problems + wrong
-    for path in sorted((folder / PARTS).glob("*.npy")):
+    if (problem := _request_problem(folder)) is not None:
+        problems.append(f"{folder / REQUEST}: {problem}; give another folder")
+    for path in _parts(folder):
         problem = part_problem(path)
         n_sound += problem is None
         if problem is not None:
@@ -149,12 +152,15 @@ def clean(folder: str | Path, size: int | str | None = None) -> Cleaning:
 
     for path in [path for path in _private(folder) if is_abandoned(path)]:
         drop(path)
-    for path in [path for path in (folder / PARTS).glob("*.npy") if part_problem(path)]:
+    for path in [path for path in _parts(folder) if part_problem(path)]:
         drop(path)
     entries = [path for path in folder.iterdir() if _ENTRY.fullmatch(path.name)]
     for path in entries:
         if wrong_files(path, verify=True):
             drop(path)
+            continue
+        if path.is_symlink():
+            # what lies elsewhere is not ours
             continue
         named = {MANIFEST, *read_manifest(path)["files"]}
         for file in path.iterdir():
@@ -200,14 +206,35 @@ def _check_manifest(folder: Path) -> tuple[int, list[str]]:
         remedy = "make it again"
     if wrong.get(MANIFEST):
         return 0, [f"{folder}: {wrong[MANIFEST]}; {remedy}"]
-    n_files = len(read_manifest(folder)["files"])
+    manifest = read_manifest(folder)
+    n_files = len({**manifest["files"], **manifest.get("large", {})})
     problems = [f"{folder / name}: {problem}; {remedy}" for name, problem in wrong.items()]
     return n_files - len(problems), problems
 
 
+def _parts(folder: Path) -> list[Path]:
+    # a cache may lie beside a folder that happens to have that name
+    if not (folder / REQUEST).exists():
+        return []
+    return sorted(filter(is_part, (folder / PARTS).glob("*.npy")))
+
+
+def _request_problem(folder: Path) -> str | None:
+    path = folder / REQUEST
+    try:
+        begun = json.loads(path.read_text())
+        dict(begun["asked"]), dict(begun["chosen"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"it cannot be read ({error})"
+    return None
+
+
 def _private(folder: Path) -> list[Path]:
     inside = folder / PARTS
-    found = [*folder.iterdir(), *(inside.iterdir() if inside.is_dir() else ())]
+    ours = inside.is_dir() and (folder / REQUEST).exists()
+    found = [*folder.iterdir(), *(inside.iterdir() if ours else ())]
     return [path for path in found if is_private(path.name)]
 
 

@@ -8,8 +8,8 @@ below is joblib's: processes of this machine or, in a ``joblib.parallel_config``
 import contextlib
 import logging
 import platform
-from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
+import queue
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ from ridgemm.workspace import Workspace
 log = logging.getLogger("ridgemm")
 
 _ATTEMPTS = 3
+# by name: neither joblib's pool nor Ray has to be imported; Dask tries again by itself
+_KILLED = frozenset(
+    {"BrokenProcessPool", "RayActorError", "WorkerCrashedError", "OutOfMemoryError"}
+)
 _LOCAL = ("LokyBackend", "MultiprocessingBackend", "ThreadingBackend", "SequentialBackend")
 
 
@@ -75,7 +79,8 @@ def count_workers(n_jobs: Any) -> int:
     if n_jobs > 0:
         return n_jobs
     if active_cluster():
-        return joblib.effective_n_jobs(n_jobs)
+        # one slot too: what one worker is asked for, this process would do itself
+        return max(2, joblib.effective_n_jobs(n_jobs))
     return max(1, joblib.cpu_count() + 1 + n_jobs)
 
 
@@ -120,7 +125,9 @@ def map_tasks(
         try:
             _run_batches(function, batches, n_workers, scratch, progress)
             return
-        except BrokenProcessPool as error:
+        except Exception as error:
+            if not _was_killed(error):
+                raise
             # tasks write their own slices and nothing else: to do one again harms nothing
             if attempt + 1 == _ATTEMPTS:
                 raise WorkerError(
@@ -132,6 +139,10 @@ def map_tasks(
             log.warning("a worker was killed; %d batches are done again", len(batches))
 
 
+def _was_killed(error: Exception) -> bool:
+    return not _KILLED.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+
+
 def _run_batches(
     function: Callable[[Crew, Any], None],
     batches: dict[int, Sequence[Any]],
@@ -141,25 +152,70 @@ def _run_batches(
 ) -> None:
     """Run batches in workers and take those that are done out of `batches`."""
     message = pack(function, scratch)
+    if (dask := _dask()) is not None:
+        _probe(dask.client, message)
+        done = _dask_done(dask, message, batches)
+    else:
+        done = _joblib_done(message, batches, n_workers)
+    for i in done:
+        batch = batches.pop(i)
+        if progress is not None:
+            for task in batch:
+                progress(task)
+
+
+def _joblib_done(
+    message: bytes, batches: dict[int, Sequence[Any]], n_workers: int
+) -> Iterable[int]:
     cluster = active_cluster()
     # one thread for each slot of a cluster, however many cores its nodes have
     n_threads = 1 if cluster else threads_per_worker(n_workers)
-    if cluster:
-        _probe(message)
     # Ray's backend returns everything at the end
     streams = get_active_backend()[0].supports_return_generator or not cluster
-    done = joblib.Parallel(
+    return joblib.Parallel(
         n_jobs=n_workers,
         backend=None if cluster else "loky",
         batch_size=1,
         max_nbytes=None,
         return_as="generator_unordered" if streams else "list",
     )(joblib.delayed(_run_batch)(message, i, batch, n_threads) for i, batch in [*batches.items()])
-    for i in done:
-        batch = batches.pop(i)
-        if progress is not None:
-            for task in batch:
-                progress(task)
+
+
+def _dask() -> Any | None:
+    """Joblib's Dask backend if ``joblib.parallel_config`` has chosen it."""
+    backend = get_active_backend()[0]
+    return backend if hasattr(backend, "client") else None
+
+
+def _dask_done(backend: Any, message: bytes, batches: dict[int, Sequence[Any]]) -> Iterator[int]:
+    """Numbers of batches as Dask finishes them.
+
+    Not by joblib, which waits for ever for a task that Dask has given up.
+    """
+    client, finished = backend.client, queue.SimpleQueue()
+    futures = [
+        client.submit(_run_batch, message, i, batch, 1, pure=False, **backend.submit_kwargs)
+        for i, batch in batches.items()
+    ]
+    try:
+        for future in futures:
+            future.add_done_callback(finished.put)
+        for _ in futures:
+            try:
+                yield finished.get().result()
+            except Exception as error:
+                # by name: Dask need not be there to be looked for
+                if type(error).__name__ != "KilledWorker":
+                    raise
+                # Dask has tried it on several workers already
+                raise WorkerError(
+                    f"Dask gave up a task: {error} Workers are killed for lack of memory as a "
+                    "rule: give them more, or lower n_jobs or memory_limit, and make the same "
+                    "call again: what was finished is kept in out and cache_dir."
+                ) from error
+    finally:
+        # after an error or an interrupt: what has not begun need not
+        client.cancel(futures)
 
 
 def active_cluster() -> str | None:
@@ -174,11 +230,9 @@ def active_cluster() -> str | None:
     return None if name in _LOCAL else name
 
 
-def _probe(message: bytes) -> None:
+def _probe(client: Any, message: bytes) -> None:
     """Let every worker open the files of a job, before any of them starts on it."""
-    client = getattr(get_active_backend()[0], "client", None)
-    if client is not None:
-        client.run(_can_open, message)
+    client.run(_can_open, message)
 
 
 def _can_open(message: bytes) -> None:

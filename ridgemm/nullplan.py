@@ -29,6 +29,7 @@ _SMALLEST_STRIP = 16
 _STRIPS = 4  # of a tile: neither workers nor threads change the shape of a product
 _AT_ONCE = 32  # at most: a range is filled up to a multiple of it
 _TASK_FLOPS = 4e11  # a few seconds: what a kill costs
+_BATCHES = 32  # at least, where permutations suffice: work for many workers
 TRACE_BATCH = 32  # permutations that share one reading of the error matrices
 _LARGEST_TRACE = 40_000  # n^2 has to fit the integers of BLAS
 
@@ -121,12 +122,15 @@ def plan_null(problem: NullProblem) -> NullPlan:
     raise MemoryLimitError(
         f"memory_limit={format_bytes(settings.memory_limit)} is too small: the permutation test "
         f"needs at least {best.peak_bytes} bytes ({format_bytes(best.peak_bytes)}) by route "
-        f"{best.family}-{best.method}; raise the limit."
+        f"{best.family}-{best.method}; raise the limit"
+        + (" or lower n_jobs." if settings.n_workers > 1 else ".")
     )
 
 
 def _allowed(problem: NullProblem) -> list[tuple[str, str]]:
     settings, n, p = problem.settings, problem.n, problem.p
+    if not isinstance(settings.solver, str):
+        raise InputError(f"solver={settings.solver!r} is not a text; choose 'auto'.")
     smallest_train = min(len(split.outer.train) for split in problem.splits)
     found = []
     for family, method in _METHODS:
@@ -204,7 +208,8 @@ def _with_tile(problem: NullProblem, plan: NullPlan, flops: float) -> NullPlan:
     columns = at_once * plan.tile
     strip = -(-columns // -(-columns // plan.strip))
     wanted = int(_TASK_FLOPS / (flops * plan.tile)) if not problem.heldout else 200
-    share = -(-problem.n_permutations // (4 * problem.settings.n_workers))
+    # the same for any n_jobs: sums over a batch are added to those of others
+    share = -(-problem.n_permutations // _BATCHES)
     batch = max(1, min(wanted, share, 1000))
     batch = -(-batch // at_once) * at_once
     free = problem.settings.memory_limit - _output_bytes(problem)

@@ -13,8 +13,9 @@ import numpy as np
 
 from ridgemm.journal import missing_ranges
 from ridgemm.nulltasks import NullJob, null_task, stop_task
-from ridgemm.results import Null
-from ridgemm.store import check_space, create_array
+from ridgemm.private import private_name, remove
+from ridgemm.results import NULL, Null
+from ridgemm.store import check_space, create_array, storage_error
 from ridgemm.tiles import TileGrid, width
 
 _STOP_HITS = 10
@@ -24,9 +25,9 @@ def parts(
     job: NullJob, kind: str, tiles: Sequence[slice]
 ) -> Iterator[tuple[slice, int, int, np.ndarray]]:
     """All parts of a kind: targets, first and last permutation, values."""
-    for columns in tiles:
-        for start, stop, part in job.journal.read(kind, columns.start):
-            yield columns, start, stop, part
+    columns = {tile.start: tile for tile in tiles}
+    for first, start, stop, part in job.journal.read(kind, list(columns)):
+        yield columns[first], start, stop, part
 
 
 def counted_null(
@@ -75,17 +76,27 @@ def stopped_null(
 
 def null_file(folder: Path, shape: tuple[int, int]) -> np.memmap:
     """All null scores on disk, (n_permutations, n_targets); a larger file takes over a smaller."""
-    path = folder / "null.npy"
+    try:
+        return _null_file(folder, folder / NULL, shape)
+    except (OSError, ValueError, EOFError) as error:
+        raise storage_error(folder, error) from error
+
+
+def _null_file(folder: Path, path: Path, shape: tuple[int, int]) -> np.memmap:
     if path.exists():
         old = np.load(path, mmap_mode="r+", allow_pickle=False)
         if len(old) >= shape[0]:
             return old
     check_space(folder, 4 * shape[0] * shape[1], "the null")
-    partial_path = folder / "null.partial.npy"
+    partial_path = folder / private_name(NULL)
     new = create_array(partial_path, shape, np.float32)
     if path.exists():
         for i in range(len(old)):
             new[i] = old[i]
     new.flush()
-    partial_path.replace(path)
+    try:
+        partial_path.replace(path)
+    except OSError:
+        remove(partial_path)
+        raise
     return np.load(path, mmap_mode="r+", allow_pickle=False)

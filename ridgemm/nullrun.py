@@ -1,6 +1,7 @@
 """A permutation test in its run folder: plan, continue what is there, reduce."""
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ import numpy as np
 
 from ridgemm.clock import Clock
 from ridgemm.engine import Settings
-from ridgemm.errors import InputError
+from ridgemm.errors import InputError, StorageError, one_line
 from ridgemm.factors import FactorMaker
 from ridgemm.fitplan import OVERHEAD, factor_bytes, factors_at_once
 from ridgemm.folds import Fold
@@ -30,11 +31,23 @@ from ridgemm.nulltasks import (
     prediction_task,
 )
 from ridgemm.nulltrace import error_matrices, shared_errors, target_gram
+from ridgemm.private import private_name, remove
 from ridgemm.projections import Data
-from ridgemm.results import PermutationResult, threshold, write_result
+from ridgemm.results import NULL, PermutationResult, threshold, write_result
 from ridgemm.schemes import PermutationScheme
 from ridgemm.sources import Scan, Source, largest_eigenvalue, scan
-from ridgemm.store import Store, check_folder, check_space, create_array, fingerprint, key
+from ridgemm.store import (
+    Store,
+    check_folder,
+    check_space,
+    checksum,
+    create_array,
+    fingerprint,
+    key,
+    open_array,
+    read_manifest,
+    storage_error,
+)
 from ridgemm.tiles import TileGrid, width
 
 log = logging.getLogger("ridgemm")
@@ -63,9 +76,10 @@ class Options:
             "stop": (None, "besag-clifford"),
         }
         for name, values in allowed.items():
-            if getattr(self, name) not in values:
+            value = getattr(self, name)
+            if not (isinstance(value, str) or value is None) or value not in values:
                 raise InputError(
-                    f"{name}={getattr(self, name)!r} is unknown; choose one of "
+                    f"{name}={one_line(value)} is unknown; choose one of "
                     f"{', '.join(map(repr, values))}."
                 )
         if self.stop and (self.tail or self.keep_null):
@@ -109,7 +123,9 @@ class NullRun:
 
     def _forecast(self, problem: NullProblem, plan: NullPlan, level: float = 0.05) -> Forecast:
         at_once = self._factors_at_once(plan)
-        return forecast_null(problem, plan, self.X, self.Y, at_once, level, self._keeps_null)
+        return forecast_null(
+            problem, plan, self.X, self.Y, at_once, level, self._keeps_null, self.options.tail
+        )
 
     def execute(self, folder: Path, cache: Path | None) -> PermutationResult:
         """Plan, continue what is in the run folder, reduce.
@@ -131,6 +147,7 @@ class NullRun:
             **self.journal.open({"asked": self._asked(prints), "chosen": plan.chosen()})
         )
         log.info("permutation test by %s", plan.route)
+        self._check_working_files()
         self.journal.keep_plan(self._forecast(problem, plan).as_dict())
         clock.lap("scan")
         with self.journal.scratch() as scratch:
@@ -165,6 +182,26 @@ class NullRun:
             tail=self.options.tail,
             description=self._describe(plan) | {"took": self.journal.took(clock.laps)},
         )
+
+    def _check_working_files(self) -> None:
+        """Forget what was computed into a large file that is damaged now, or gone."""
+        try:
+            manifest = read_manifest(self.folder)
+        except StorageError:
+            manifest = {}
+        for name, expected in manifest.get("large", {}).items():
+            kind = "null" if name == NULL else "observed"
+            path = self.folder / name
+            if kind == "null" and _n_rows(path) not in (None, manifest["n_permutations"]):
+                continue  # it has grown since, by a run that was interrupted
+            if not path.exists() or checksum(path) != expected:
+                message = f"{str(path)!r} is damaged or gone; it is computed again"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
+                self.journal.forget(kind)
+                remove(path)
+        if self._keeps_null and _n_rows(self.folder / NULL) is None:
+            self.journal.forget("null")
+            remove(self.folder / NULL)
 
     def _problem(self) -> NullProblem:
         settings = self.settings
@@ -323,17 +360,28 @@ class NullRun:
             for k, split in enumerate(self.splits):
                 path = self.folder / f"prediction_{k}.npy"
                 shape = (len(split.outer.test), self.t)
-                if not path.exists():
-                    # observed scores without the predictions they are of are no use
-                    self.journal.forget("observed")
-                    create_array(path, shape, np.float32)
-                predictions.append(np.load(path, mmap_mode="r+", allow_pickle=False))
+                predictions.append(self._prediction_file(path, shape))
             job = replace(job, predictions=tuple(predictions))
         run_tasks(partial(task, job), "observed", OBSERVED, 0, "observed")
         tiles = TileGrid(self.t, plan.tile, plan.strip).tiles()
         observed = np.concatenate([part for _, _, _, part in parts(job, "observed", tiles)])
         reach = threshold(observed, self.options.two_sided)
         return replace(job, observed=observed, threshold=reach)
+
+    def _prediction_file(self, path: Path, shape: tuple[int, int]) -> np.ndarray:
+        """Predictions of an outer fold on disk; a new file has all its blocks before its name."""
+        try:
+            if not _has_blocks(path, shape):
+                # observed scores without the predictions they are of are no use
+                self.journal.forget("observed")
+                partial_path = path.with_name(private_name(path.name))
+                create_array(partial_path, shape, np.float32)
+                partial_path.replace(path)
+            return np.load(path, mmap_mode="r+", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            for left in self.folder.glob(f"{path.name}~*"):
+                remove(left)
+            raise storage_error(self.folder, error) from error
 
     def _choose(
         self,
@@ -378,8 +426,25 @@ class NullRun:
                     chosen = errors.reshape(stop - start, len(self.splits), r).argmin(axis=2)
                     self.journal.publish("trace", 0, start, stop, chosen)
                     bar.update(stop - start)
-        parts = [part for _, _, part in self.journal.read("trace", 0)]
-        return np.concatenate(parts)[: self.m + 1]
+        chosen = [part for *_, part in self.journal.read("trace", [0])]
+        return np.concatenate(chosen)[: self.m + 1]
+
+
+def _n_rows(path: Path) -> int | None:
+    try:
+        return len(open_array(path))
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _has_blocks(path: Path, shape: tuple[int, int]) -> bool:
+    """Whether an array is there in its full length, without holes."""
+    try:
+        found = open_array(path)
+        held = path.stat()
+    except (OSError, ValueError, EOFError):
+        return False
+    return found.shape == shape and 512 * held.st_blocks >= held.st_size
 
 
 def _check_scoring(settings: Settings, splits: Sequence[Any]) -> None:
@@ -388,7 +453,7 @@ def _check_scoring(settings: Settings, splits: Sequence[Any]) -> None:
     if min(map(len, tests)) < 2 and settings.scoring != "neg_mean_squared_error":
         raise InputError(
             f"scoring={settings.scoring!r} needs 2 test samples in every fold of both levels; "
-            "use fewer folds or scoring='neg_mean_squared_error'."
+            "use fewer folds in cv or scoring='neg_mean_squared_error'."
         )
 
 

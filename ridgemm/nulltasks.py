@@ -19,6 +19,7 @@ from ridgemm.null import tail_statistic
 from ridgemm.projections import Data, Order, TargetTile
 from ridgemm.schemes import PermutationScheme
 from ridgemm.scores import Moments, score
+from ridgemm.store import flush
 from ridgemm.tails import besag_clifford_update
 from ridgemm.tiles import spans, width
 
@@ -151,7 +152,7 @@ def null_task(job: NullJob, crew: Crew, task: Task) -> None:
             count_null(statistic, threshold, part[0], part[1], part[2], largest)
     if job.null is not None:
         # on the disk before the part that says so
-        job.null.flush()
+        flush(job.null)
     job.journal.publish("null", columns.start, start, stop, part)
 
 
@@ -220,7 +221,7 @@ def prediction_task(job: NullJob, crew: Crew, task: Task) -> None:
         crew.team.run(predict, strips)
     (scores,) = _heldout_scores(job, tile, crew, [OBSERVED])
     for prediction in job.predictions:
-        prediction.flush()
+        flush(prediction)
     job.journal.publish("observed", columns.start, OBSERVED, 0, scores)
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ridgemm.errors import InputError
+from ridgemm.errors import InputError, as_path, one_line
 from ridgemm.estimators import RidgeCV, logging_to_stderr
 from ridgemm.folds import Fold, make_folds
 from ridgemm.mapreduce import count_workers
 from ridgemm.nullrun import NullRun, Options
 from ridgemm.private import remove, temporary_folder
 from ridgemm.results import PermutationResult
-from ridgemm.schemes import PermutationScheme, permutation_scheme
+from ridgemm.schemes import PermutationScheme, check_integer, permutation_scheme
 from ridgemm.sources import as_source
 from ridgemm.store import check_folder, key
 
@@ -145,12 +145,12 @@ def permutation_test(
         n_jobs=n_jobs,
         progress=progress,
     )
-    cache = None if model.cache_dir is None else Path(model.cache_dir)
+    cache = None if model.cache_dir is None else as_path(model.cache_dir, "cache_dir")
     if cache is not None:
         check_folder(cache, "cache_dir")
     with logging_to_stderr(model.verbose):
         if out is not None:
-            return run.execute(Path(out), cache)
+            return run.execute(as_path(out, "out"), cache)
         with contextlib.ExitStack() as stack:
             folder = temporary_folder(cache)
             stack.callback(remove, folder)
@@ -182,7 +182,11 @@ def prepare(
     progress: bool | None = None,
 ) -> NullRun:
     """The run of `permutation_test` with these arguments, checked; nothing has been written."""
-    options = Options(null, two_sided, missing, min_shift, tail, stop, keep_null, progress)
+    min_shift = check_integer("min_shift", min_shift, 0)
+    random_state = check_integer("random_state", random_state, 0)
+    options = Options(
+        null, bool(two_sided), missing, min_shift, tail, stop, bool(keep_null), progress
+    )
     options.check()
     settings = model.checked_settings()
     if n_jobs is not None:
@@ -192,6 +196,11 @@ def prepare(
         raise InputError(
             f"X has {X.shape[0]} rows and Y has {Y.shape[0]}; both need one row for each sample."
         )
+    if not isinstance(scheme, str):
+        try:
+            scheme = np.asarray(scheme)
+        except ValueError as error:
+            raise InputError(f"scheme is no array of integers ({one_line(error)}).") from error
     outer = make_folds(cv, X.shape[0], groups)
     groups = None if groups is None else np.asarray(groups)
     schemes = _schemes(scheme, outer, X.shape[0], n_permutations, groups, random_state, options)

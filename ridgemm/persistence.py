@@ -1,5 +1,7 @@
 """A fitted model as a folder: ``.npy`` arrays and a JSON manifest, no pickle."""
 
+import glob
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import numpy as np
 
 from ridgemm.errors import StorageError
 from ridgemm.prediction import LinearModel, primal_coefficients
-from ridgemm.private import private_folder
+from ridgemm.private import private_folder, sweep
 from ridgemm.sources import Source, as_source
 from ridgemm.store import (
     check_folder,
@@ -16,6 +18,7 @@ from ridgemm.store import (
     publish,
     read_entry,
     read_manifest,
+    save_array,
     storage_error,
     write_manifest,
 )
@@ -40,23 +43,24 @@ def save_model(
     manifest : dict
         JSON-able.
     """
-    if folder.exists():
+    if os.path.lexists(folder):
         raise StorageError(f"{str(folder)!r} exists already; choose another folder to save to.")
     check_folder(folder.parent, "folder")
     train = _npy_file(linear.train)
     n_bytes = linear.coef.nbytes if train or linear.train is None else 4 * _primal_size(linear)
     check_space(folder.parent, n_bytes, "the saved model")
+    sweep(folder.parent, f"{glob.escape(folder.name)}~*")
     try:
         with private_folder(folder.parent, folder.name) as partial:
             if linear.train is not None and train is None:
                 primal_coefficients(linear, partial / "coef.npy", 1 << 28)
             else:
-                np.save(partial / "coef.npy", linear.coef)
+                save_array(partial / "coef.npy", linear.coef)
             arrays = {**arrays, "x_offset": linear.x_offset, "y_offset": linear.y_offset}
             if train and linear.scale is not None:
                 arrays["scale"] = linear.scale
             for name, array in arrays.items():
-                np.save(partial / f"{name}.npy", array)
+                save_array(partial / f"{name}.npy", array)
             write_manifest(partial, {**manifest, "format": FORMAT, "train": train})
             publish(partial, folder)
     except OSError as error:
@@ -79,6 +83,10 @@ def load_model(folder: Path) -> tuple[LinearModel, dict[str, np.ndarray], dict[s
             "fit and save the model again."
         )
     arrays = dict(read_entry(folder))
+    missing = {"coef", "x_offset", "y_offset", "alpha", "best_score", "cv_scores"} - set(arrays)
+    train = manifest.get("train", 0)
+    if missing or not (train is None or isinstance(train, str)):
+        raise StorageError(f"{str(folder)!r} holds a manifest that is damaged; save it again.")
     coef = arrays.pop("coef")
     arrays = {name: np.array(array) for name, array in arrays.items()}
     train, scale = None, arrays.pop("scale", None)

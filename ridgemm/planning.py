@@ -1,5 +1,6 @@
 """plan: what a call would do, and whether it can, before it does it."""
 
+from numbers import Real
 from typing import Any
 
 from ridgemm.engine import plan_fit
@@ -53,7 +54,7 @@ def plan(
     >>> forecast.route, [stage.name for stage in forecast.stages]
     ('primal-statistics', ['scan', 'factors', 'observed', 'null'])
     """
-    if not 0 < level < 1:
+    if not (isinstance(level, Real) and 0 < level < 1):
         raise InputError(f"level={level!r} must lie between 0 and 1, such as 0.05.")
     if n_permutations is not None:
         arguments = {"groups": groups, "n_permutations": n_permutations, **options}

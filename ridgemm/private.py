@@ -21,11 +21,9 @@ import psutil
 
 from ridgemm.errors import StorageError
 
-_SUFFIX = re.compile(r"~([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}$")
+_SUFFIX = re.compile(r"~([0-9a-f]{8})-(\d+)-([ts]\d+)-[0-9a-f]{8}$")
 # of a process on another machine nothing is known but when it last wrote
 _FOREIGN_DAYS = 1
-# the start of a process is counted from the machine's start, which a clock that is set right moves
-_CLOCK_SECONDS = 10
 
 
 def private_name(prefix: str) -> str:
@@ -50,18 +48,30 @@ def is_abandoned(path: Path) -> bool:
     found = _SUFFIX.search(path.name)
     if found is None:
         return False
-    host, pid, started = found[1], int(found[2]), int(found[3])
+    host, pid, started = found[1], int(found[2]), found[3]
     if host != _host():
         try:
             return time.time() - path.stat().st_mtime > _FOREIGN_DAYS * 86400
         except FileNotFoundError:
             return False
     try:
-        return abs(psutil.Process(pid).create_time() - started) > _CLOCK_SECONDS
+        return _started(pid) != started
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:
         return False
+
+
+def _started(pid: int) -> str:
+    """When a process started: ticks since the machine did, where the kernel tells, or seconds.
+
+    Seconds of the day would move with a clock that is set.
+    """
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+        return f"t{after_name.split()[19]}"
+    except (OSError, IndexError):
+        return f"s{int(psutil.Process(pid).create_time())}"
 
 
 def sweep(folder: Path, pattern: str = "*~*") -> list[Path]:
@@ -85,7 +95,13 @@ def remove(path: Path) -> None:
 def private_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A scratch folder for as long as the block runs."""
     folder = parent / private_name(prefix)
-    folder.mkdir()
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise StorageError(
+            f"no folder can be made in {str(parent)!r} ({error.strerror or error}); free some "
+            "space, mend its permissions or choose another, and make the same call again."
+        ) from error
     try:
         yield folder
     finally:
@@ -121,6 +137,6 @@ def _host() -> str:
 
 
 @functools.cache
-def _this_process(pid: int) -> tuple[int, int]:
+def _this_process(pid: int) -> tuple[int, str]:
     # keyed by the number: a forked child is another process
-    return pid, int(psutil.Process(pid).create_time())
+    return pid, _started(pid)

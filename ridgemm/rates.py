@@ -21,7 +21,7 @@ from ridgemm import blas
 from ridgemm.backends import describe
 from ridgemm.kernels import column_moments
 from ridgemm.mapreduce import Crew, one_blas_thread, threads_per_worker
-from ridgemm.private import private_name
+from ridgemm.private import private_name, remove
 from ridgemm.tiles import spans
 
 _FORMAT = 2
@@ -62,17 +62,21 @@ def machine_rates() -> Rates:
     name = [_FORMAT, llvmlite.binding.get_host_cpu_name(), chosen["version"], chosen["kernels"]]
     name = json.dumps([*name, chosen["backend"], threads_per_worker(1)])
     kept: dict = {}
-    with contextlib.suppress(OSError, ValueError, TypeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
         kept = dict(json.loads(path.read_text()))
-        if name in kept:
-            return Rates(**kept[name])
+        rates = Rates(**kept[name]) if name in kept else None
+        if rates is not None and all(0 < value < float("inf") for value in vars(rates).values()):
+            return rates
     rates = measure()
     # a folder that cannot be written costs a second at every call, no more
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(private_name(path.name))
-        partial.write_text(json.dumps({**kept, name: asdict(rates)}, indent=1))
-        os.replace(partial, path)
+        try:
+            partial.write_text(json.dumps({**kept, name: asdict(rates)}, indent=1))
+            os.replace(partial, path)
+        finally:
+            remove(partial)
     return rates
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ridgemm.errors import InputError, StorageError
+from ridgemm.errors import InputError, RidgemmError, StorageError, as_path, one_line
 from ridgemm.estimators import RidgeCV
 from ridgemm.null import count_exceedances, fdr_pvalues, fwer_pvalues, pvalues, tail_statistic
 from ridgemm.private import private_folder
@@ -16,6 +16,7 @@ from ridgemm.store import (
     open_array,
     read_entry,
     read_manifest,
+    save_array,
     storage_error,
     write_manifest,
 )
@@ -24,6 +25,7 @@ from ridgemm.tiles import spans
 
 # float32 scores that differ by less, relative to 1 + |score|, are ties: they count
 TIE = 1e-5
+NULL = "null.npy"
 _TAIL = 251
 
 
@@ -159,11 +161,22 @@ class PermutationResult:
     def from_folder(cls, folder: Path) -> "PermutationResult":
         """A result that a run left; `ridgemm.load` calls this."""
         manifest = read_manifest(folder)
+        try:
+            return cls._from_manifest(folder, manifest)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, RidgemmError):
+                raise
+            raise StorageError(
+                f"{str(folder)!r} holds a manifest that is damaged ({one_line(error)})."
+            ) from error
+
+    @classmethod
+    def _from_manifest(cls, folder, manifest):
         arrays = {name: np.array(array) for name, array in read_entry(folder).items()}
         null = None
         if manifest["has_null"]:
             try:
-                null = open_array(folder / "null.npy")[: manifest["n_permutations"]]
+                null = open_array(folder / NULL)[: manifest["n_permutations"]]
             except (OSError, ValueError, EOFError) as error:
                 raise StorageError(
                     f"{str(folder / 'null.npy')!r} cannot be read ({error}); make the same call of "
@@ -210,9 +223,13 @@ def write_result(
         "description": description,
         "has_null": null.scores is not None,
     }
-    if null.scores is not None:
-        # too large to be read again with the result: for `ridgemm.verify`
-        manifest["large"] = {"null.npy": checksum(folder / "null.npy")}
+    # too large to be read again with the result: checked by `ridgemm.verify`, and on a resume
+    large = list(folder.glob("prediction_*.npy"))
+    large += [folder / NULL] if null.scores is not None else []
+    try:
+        manifest["large"] = {path.name: checksum(path) for path in sorted(large)}
+    except OSError as error:
+        raise storage_error(folder, error) from error
     _write(folder, arrays, manifest)
     return PermutationResult.from_folder(folder)
 
@@ -240,7 +257,7 @@ def _write(folder: Path, arrays: dict[str, np.ndarray], manifest: dict[str, Any]
     try:
         with private_folder(folder, "result") as partial:
             for name, array in arrays.items():
-                np.save(partial / f"{name}.npy", array)
+                save_array(partial / f"{name}.npy", array)
             write_manifest(partial, manifest)
             files = sorted(partial.iterdir(), key=lambda path: path.suffix == ".json")
             for path in files:
@@ -280,8 +297,8 @@ def load(folder: str | Path) -> RidgeCV | PermutationResult:
     ...     model.predict(X).shape
     (4, 2)
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     kind = read_manifest(folder).get("kind")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise StorageError(f"{str(folder)!r} holds {kind!r}, which this version cannot read.")
     return _KINDS[kind].from_folder(folder)

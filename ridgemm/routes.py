@@ -18,7 +18,7 @@ eigendecomposition of order m as much as ``18 m^3``.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ridgemm.errors import InputError
+from ridgemm.errors import InputError, one_line
 
 FAMILIES = ("primal", "svd", "dual")
 METHODS = {
@@ -181,6 +181,8 @@ def allowed_routes(problem: Problem, solver: str) -> list[Route]:
         An unknown solver, or one that cannot solve this problem.
     """
     routes = possible_routes(problem)
+    if not isinstance(solver, str):
+        raise InputError(f"solver={one_line(solver)} is not a text; choose 'auto' or a family.")
     if solver == "auto":
         if problem.smallest_alpha < PRIMAL_RESOLUTION:
             routes = [route for route in routes if route.family != "primal"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ridgemm.errors import InputError
+from ridgemm.errors import InputError, one_line
 
 SCORINGS = ("r2", "correlation", "neg_mean_squared_error")
 
@@ -49,8 +49,10 @@ def variation(n: int, total: np.ndarray, square: np.ndarray) -> np.ndarray:
 
 def check_scoring(scoring: str) -> None:
     """Refuse what is not one of `SCORINGS`."""
-    if scoring not in SCORINGS:
-        raise InputError(f"scoring={scoring!r} is unknown; choose one of {', '.join(SCORINGS)}.")
+    if not (isinstance(scoring, str) and scoring in SCORINGS):
+        raise InputError(
+            f"scoring={one_line(scoring)} is unknown; choose one of {', '.join(SCORINGS)}."
+        )
 
 
 def score(scoring: str, moments: Moments) -> np.ndarray:

@@ -6,6 +6,7 @@ references (joblib does that), so a Source is as good as a path.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from ridgemm.errors import InputError
+from ridgemm.errors import InputError, one_line
 from ridgemm.kernels import column_moments, gather_rows
 from ridgemm.threads import Team
 from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
 
 _SKIP = ", or in permutation_test leave those targets out with missing='skip'"
-LARGEST = float(np.finfo(np.float32).max)
+# products of two such values, summed over any number of samples, stay within float32
+LARGEST = 1e15
 # Numba has no float16 on the CPU, and foreign byte orders are not worth a kernel
 _KERNEL_DTYPES = frozenset(np.dtype(c) for c in "bBhHiIlLfd")
 
@@ -128,9 +130,14 @@ def as_source(data: Any, name: str) -> Source:
         )
     if hasattr(data, "toarray"):
         raise InputError(f"{name} is sparse; ridgemm reads dense arrays: pass {name}.toarray().")
-    if not (hasattr(data, "shape") and hasattr(data, "dtype")):
-        data = np.asarray(data)
-    shape, dtype = tuple(int(size) for size in data.shape), np.dtype(data.dtype)
+    try:
+        if not (hasattr(data, "shape") and hasattr(data, "dtype")):
+            data = np.asarray(data)
+        shape, dtype = tuple(int(size) for size in data.shape), np.dtype(data.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"{name} is no array of numbers ({one_line(error)}); pass a NumPy array, or a path."
+        ) from error
     if len(shape) != 2:
         raise InputError(
             f"{name} must be 2-D (n_samples, n_{'features' if name[0] == 'X' else 'targets'}), "
@@ -149,13 +156,16 @@ def as_source(data: Any, name: str) -> Source:
 def _open_npy(path: Path, name: str) -> np.ndarray:
     if path.suffix != ".npy":
         raise InputError(f"{name}={str(path)!r} is not a .npy file; save it with numpy.save.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{name}={str(path)!r} does not exist; check the path.")
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        # a header is text that NumPy parses: damaged, it may raise or warn of anything
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:
         raise InputError(
-            f"{name}={str(path)!r} cannot be opened as a .npy array ({error}); "
+            f"{name}={str(path)!r} cannot be opened as a .npy array ({one_line(error)}); "
             "write it again with numpy.save."
         ) from error
 
@@ -224,8 +234,8 @@ def scan(source: Source, team: Team, skip_missing: bool = False) -> Scan:
     def count(_: int, columns: slice) -> None:
         for rows in spans(n, row_step):
             block = _kernel_block(source.data[rows, columns])
-            if block.dtype.kind == "f":
-                bad[columns] += np.count_nonzero(~(np.abs(block) <= LARGEST), axis=0)
+            block = np.abs(block.astype(np.float64))
+            bad[columns] += np.count_nonzero(~(block <= LARGEST), axis=0)
 
     suspects = [columns for columns in spans(m, column_step) if missing[columns].any()]
     _over_columns(source, suspects, team, count)
@@ -261,12 +271,12 @@ def _kernel_block(block: Any) -> np.ndarray:
 def _refuse_unusable(source: Source, count: int, step: int) -> None:
     for rows in spans(source.shape[0], min(step, 256)):
         for columns in spans(source.shape[1], 4096):
-            block = np.asarray(source.data[rows, columns])
+            block = np.asarray(source.data[rows, columns], dtype=np.float64)
             places = np.argwhere(~(np.abs(block) <= LARGEST))
             if len(places):
                 # row-major order of blocks is not row-major order of values across columns
                 row = rows.start + int(places[0][0])
-                line = np.asarray(source.data[row : row + 1, :])[0]
+                line = np.asarray(source.data[row : row + 1, :], dtype=np.float64)[0]
                 column = int(np.argmax(~(np.abs(line) <= LARGEST)))
                 raise InputError(
                     f"{source.name} has {count} value(s) that are NaN, infinite or beyond "
@@ -294,7 +304,7 @@ def largest_eigenvalue(X: Source, standardize: bool) -> float:
         sd = sample.std(axis=0)
         sample /= np.where(sd > 0, sd, 1)
     share = sample.size / (n * p)
-    return max(float(np.linalg.norm(sample, 2)) ** 2 / share, np.finfo(np.float32).tiny)
+    return max(float(np.linalg.norm(sample, 2)) ** 2 / share, float(np.finfo(np.float32).tiny))
 
 
 class Reader:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import logging
+import mmap
 import os
 import shutil
 import tempfile
@@ -21,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from ridgemm.errors import StorageError
-from ridgemm.private import private_folder, sweep
+from ridgemm.errors import StorageError, one_line
+from ridgemm.private import private_folder, remove, sweep
 from ridgemm.sources import Source
 from ridgemm.threads import Team
 from ridgemm.tiles import spans
@@ -56,7 +57,10 @@ def check_folder(folder: Path, argument: str) -> None:
 
 def check_space(folder: Path, n_bytes: int, what: str) -> None:
     """Refuse to start writing what the disk cannot hold."""
-    free = shutil.disk_usage(folder).free
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise storage_error(folder, error) from error
     if n_bytes > free:
         raise StorageError(
             f"{what} needs {n_bytes / 1e9:.1f} GB on disk, but {str(folder)!r} has "
@@ -84,6 +88,15 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     return array
 
 
+def flush(array: np.ndarray) -> None:
+    """Write what was changed in an array of a file, or a view of one, to the disk."""
+    base: Any = array
+    while isinstance(base, np.ndarray) and not isinstance(base.base, mmap.mmap):
+        base = base.base
+    if isinstance(base, np.memmap):
+        base.flush()
+
+
 def _reserve(path: Path) -> None:
     if not hasattr(os, "posix_fallocate"):
         return
@@ -101,16 +114,34 @@ def storage_error(folder: Path, error: OSError) -> StorageError:
     if isinstance(error, StorageError):
         return error
     return StorageError(
-        f"{str(folder)!r} cannot be written ({error.strerror or error}); free some space, mend the "
-        "folder's permissions or choose another, and make the same call again."
+        f"{str(folder)!r} cannot be written ({getattr(error, 'strerror', None) or error}); free "
+        "some space, mend the folder's permissions or choose another, and make the same call again."
     )
+
+
+def save_array(path: Path, array: Any) -> None:
+    """Write a ``.npy`` file.
+
+    `numpy.save` writes through a stream of the C library, closes it and does not look whether
+    its last bytes got to the disk: a full one leaves a file that is too short, and no error.
+    """
+    array = np.asarray(array, order="C")
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data if array.ndim else array.tobytes())
 
 
 def open_array(path: Path) -> np.memmap:
     """A ``.npy`` file as a read-only memmap."""
     # NumPy parses the header by ``ast``, which in CPython 3.11 fails if two threads do it at once
     with _HEADER:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            raise
+        except Exception as error:
+            # a header is text that NumPy parses: damaged, it may raise anything
+            raise ValueError(f"its header is damaged: {one_line(error)}") from error
 
 
 def checksum(path: Path) -> str:
@@ -200,7 +231,7 @@ class Store:
         dict of read-only memmaps, by file stem.
         """
         final = self.folder / name
-        if final.exists():
+        if os.path.lexists(final):
             try:
                 found = read_entry(final, verify=self.durable)
                 if self.durable:
@@ -208,7 +239,7 @@ class Store:
                 return found
             except StorageError as error:
                 warnings.warn(f"{error}; it is built again", RuntimeWarning, stacklevel=2)
-                shutil.rmtree(final, ignore_errors=True)
+                remove(final)
         with self._lock:
             self.computed += counted
         try:
@@ -236,6 +267,7 @@ def write_manifest(folder: Path, content: Mapping[str, Any], durable: bool = Tru
     # what one run makes and reads is not worth a checksum
     checksums = {file.name: checksum(file) if durable else "" for file in files}
     manifest = {**content, "files": checksums}
+    manifest["checksum"] = key(manifest)
     path = folder / MANIFEST
     path.write_text(json.dumps(manifest, indent=1))
     if durable:
@@ -275,11 +307,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         names: Iterable[str] = [*manifest["files"].keys(), *manifest.get("large", {}).keys()]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        for name in names:
+            if Path(name).name != name or not name.endswith(".npy"):
+                raise StorageError(f"{str(folder)!r} names a file outside itself: {name!r}")
+        # of the manifest itself: what it no longer names would not be missed
+        if manifest.pop("checksum", None) != key(manifest):
+            raise ValueError("its checksum is wrong")
+    except StorageError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(f"{str(folder)!r} has no readable manifest ({error})") from error
-    for name in names:
-        if Path(name).name != name or not name.endswith(".npy"):
-            raise StorageError(f"{str(folder)!r} names a file outside itself: {name!r}")
+    if not manifest["files"]:
+        raise StorageError(f"{str(folder)!r} has a manifest that names no file")
     return manifest
 
 

@@ -80,6 +80,8 @@ def _target_gram(
             spread = variation(len(test), *moments)
             n_varying += int(np.count_nonzero(spread))
             scale = np.divide(1, np.sqrt(spread), out=np.zeros_like(spread), where=spread > 0)
+            # the inverse of a variation below float32 is as good as its largest number
+            np.minimum(scale, np.finfo(np.float32).max, out=scale)
             scaled = crew.shared.array("scaled", Y.shape)
             Y = np.multiply(Y, scale.astype(np.float32), out=scaled)
         blas.syrk(Y.T, product)

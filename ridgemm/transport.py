@@ -110,7 +110,8 @@ def _open(
     if 0 in shape:
         return np.empty(shape, dtype)
     buffer = np.memmap(path, np.uint8, mode, offset=start, shape=(n_bytes,))
-    return np.ndarray(shape, dtype, buffer, inside, strides)
+    # of the subclass: who writes it wants to flush it
+    return np.ndarray.__new__(np.memmap, shape, dtype, buffer, inside, strides)
 
 
 def _open_npy(path: str) -> np.ndarray:

@@ -1,12 +1,11 @@
 """What a permutation test leaves: the object, its text, its picture, its folder."""
 
-import json
-
 import numpy as np
 import pytest
 
 import ridgemm
 from ridgemm import InputError, RidgeCV, StorageError, permutation_test
+from ridgemm.store import write_manifest
 
 MAPS = (
     "scores",
@@ -109,6 +108,7 @@ def test_damaged_folders_are_refused(damage, tmp_path):
 def test_unknown_folders_are_refused(tmp_path):
     with pytest.raises(StorageError, match="no readable manifest"):
         ridgemm.load(tmp_path / "nothing")
-    (tmp_path / "manifest.json").write_text(json.dumps({"kind": "Lasso", "files": {}}))
+    np.save(tmp_path / "coef.npy", np.ones(2))
+    write_manifest(tmp_path, {"kind": "Lasso"})
     with pytest.raises(StorageError, match="'Lasso'"):
         ridgemm.load(tmp_path)
