@@ -207,7 +207,7 @@ def scan(source: Source, team: Team, skip_missing: bool = False) -> Scan:
     Raises
     ------
     InputError
-        NaN, infinity or a value beyond float32; says where the first is and how many.
+        NaN, infinity or a value beyond 1e15; says where the first is and how many.
 
     Examples
     --------
@@ -280,7 +280,7 @@ def _refuse_unusable(source: Source, count: int, step: int) -> None:
                 column = int(np.argmax(~(np.abs(line) <= LARGEST)))
                 raise InputError(
                     f"{source.name} has {count} value(s) that are NaN, infinite or beyond "
-                    f"float32, the first at row {row}, column {column} ({line[column]}); "
+                    f"{LARGEST:g}, the first at row {row}, column {column} ({line[column]}); "
                     f"remove or impute them{_SKIP if source.name == 'Y' else ''}."
                 )
 
