@@ -338,7 +338,8 @@ class NullRun:
 
             def advance(task: tuple[slice, int, int]) -> None:
                 columns, start, stop = task
-                bar.update((stop - start) * width(columns) / self.t)
+                # shares of permutations: their sum may exceed the whole by a rounding error
+                bar.update(min((stop - start) * width(columns) / self.t, bar.total - bar.n))
 
             map_tasks(function, tasks, self.settings.n_workers, scratch, advance)
 

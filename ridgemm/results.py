@@ -115,11 +115,14 @@ class PermutationResult:
         ):
             if p is not None:
                 found = f"{int((p <= level).sum())} targets with p <= {level:g}"
-                rows.append((name, f"{found}, smallest {np.nanmin(p):.2g}"))
+                smallest = "" if np.isnan(p).all() else f", smallest {np.nanmin(p):.2g}"
+                rows.append((name, found + smallest))
         return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
     @staticmethod
     def _range(values: np.ndarray) -> str:
+        if np.isnan(values).all():
+            return "of no target"
         low, middle, high = np.nanpercentile(values, (0, 50, 100))
         return f"{low:.3f} to {high:.3f}, median {middle:.3f}"
 
