@@ -10,7 +10,18 @@ import inspect
 import json
 from pathlib import Path
 
-from bench import cache, cluster, genetics, lowram, memory, nullmemory, peers, scaling, xty
+from bench import (
+    cache,
+    cluster,
+    genetics,
+    hardening,
+    lowram,
+    memory,
+    nullmemory,
+    peers,
+    scaling,
+    xty,
+)
 from bench._machine import machine, sgemm_gflops, versions
 from bench._run import table
 
@@ -27,6 +38,7 @@ BENCHMARKS = {
         cluster.run,
         "4000 x 800 x 20000 on a Dask cluster of this machine, against B-MOR",
     ),
+    "hardening": (hardening.run, "the suites of faults, fuzz, kills and memory, counted"),
     "scaling": (scaling.run, "a model on paper of 69202 x 16384 x 264805 on 8 and 1000 nodes"),
 }
 OPTIONS = {

@@ -167,6 +167,7 @@ def test_without_a_name_lists_the_benchmarks():
         "null-memory",
         "memory",
         "cluster",
+        "hardening",
         "scaling",
     ]
 
