@@ -38,12 +38,7 @@ def run(quick: bool, repeats: int | None) -> dict:
 def _run(name: str) -> dict[str, int]:
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", f"tests/{name}.py"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    words = {"passed": "passed", "failed": "(?:failed|error)", "skipped": "skipped"}
     last = done.stdout.splitlines()[-1]
-    return {
-        kind: int(found[1]) if (found := re.search(rf"(\d+) {word}", last)) else 0
-        for kind, word in (
-            ("passed", "passed"),
-            ("failed", "(?:failed|error)"),
-            ("skipped", "skip"),
-        )
-    }
+    found = {kind: re.search(rf"(\d+) {word}", last) for kind, word in words.items()}
+    return {kind: int(match[1]) if match else 0 for kind, match in found.items()}
