@@ -79,7 +79,7 @@ def run(quick: bool, repeats: int | None) -> dict:
     """
     repeats = repeats or REPEATS
     tall = Problem(400, 30, 600) if quick else Problem(8000, 400, 10000)
-    wide = Problem(100, 400, 200) if quick else Problem(1500, 20000, 4000)
+    wide = Problem(100, 400, 200) if quick else Problem(1500, 6000, 2000)
     square = Problem(300, 600, 200) if quick else Problem(4000, 2500, 500)
     report = Report()
     with on_disk(tall) as folder:

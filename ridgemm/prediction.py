@@ -22,6 +22,7 @@ from ridgemm.store import create_array
 from ridgemm.tiles import spans, width
 
 _STRIP = 512
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,13 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
                     add(y, columns.start, slot, strip, prediction)
 
                 crew.team.run(strip_scores, strips)
-    moments = Moments(X.shape[0], y_sums[0], y_sums[1], sums[:, 0], sums[:, 1], sums[:, 2])
-    return score(scoring, moments)[0]
+    scores = np.empty(t)
+    # by blocks: the moments are all the memory that a million targets may take
+    for some in spans(t, _BLOCK):
+        y, y_square = y_sums[:, some]
+        moments = Moments(X.shape[0], y, y_square, *(sums[:, i, some] for i in range(3)))
+        scores[some] = score(scoring, moments)[0]
+    return scores
 
 
 def primal_coefficients(model: LinearModel, path, limit: int) -> np.ndarray:
