@@ -104,7 +104,9 @@ class Source:
 def _subtract(tile: np.ndarray, shift: np.ndarray, out: np.ndarray) -> None:
     # in float64 for 64-bit sources, so that mean 1e6 and sd 1 survive the rounding to float32
     dtype = np.float64 if out.dtype == np.float64 else None
-    np.subtract(tile, shift, out=out, dtype=dtype, casting="unsafe")
+    # only a target that is left out (missing="skip") still has values beyond float32 here
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.subtract(tile, shift, out=out, dtype=dtype, casting="unsafe")
 
 
 def as_source(data: Any, name: str) -> Source:
