@@ -1,48 +1,73 @@
-"""Peak anonymous memory of a block of code."""
+"""Peak anonymous memory of a block of code, worker processes included."""
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-STATUS = Path("/proc/self/status")
+import psutil
+
 INTERVAL = 0.005
 
 
-def anonymous_bytes() -> int:
-    """Return the resident memory of this process that no file backs.
+def anonymous_bytes(pid: int) -> int:
+    """Return the resident memory of a process that no file backs; 0 if it is gone.
 
     Pages of a memmap can be dropped at any time and do not count. Where the kernel does
     not tell them apart (macOS, Windows) this is the whole resident memory.
     """
-    found = re.search(r"RssAnon:\s*(\d+) kB", STATUS.read_text()) if STATUS.exists() else None
-    if found:
-        return int(found[1]) * 1024
-    import psutil  # only here: Linux does without it
+    try:
+        found = re.search(r"RssAnon:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return int(found[1]) * 1024 if found else psutil.Process(pid).memory_info().rss
+    except (OSError, psutil.NoSuchProcess):
+        return 0
 
-    return psutil.Process().memory_info().rss
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that it started, and those that they did."""
+    if not Path(f"/proc/{pid}/task/{pid}/children").exists():
+        try:
+            return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        except psutil.NoSuchProcess:
+            return [pid]
+    found, ahead = [], [pid]
+    while ahead:
+        found.append(ahead.pop())
+        for file in Path(f"/proc/{found[-1]}/task").glob("*/children"):
+            # a thread may end between the two
+            with suppress(OSError):
+                ahead += map(int, file.read_text().split())
+    return found
+
+
+def family_bytes(pid: int) -> int:
+    """Return the anonymous memory of a process and all its descendants together."""
+    return sum(map(anonymous_bytes, family(pid)))
 
 
 @dataclass
 class PeakMemory:
-    """Anonymous bytes before a block of code, and their peak while it ran."""
+    """Anonymous bytes of a process and its descendants: at first, and their largest sum."""
 
+    pid: int
     baseline: int
     peak: int
 
     def sample(self) -> None:
-        self.peak = max(self.peak, anonymous_bytes())
+        self.peak = max(self.peak, family_bytes(self.pid))
 
 
 @contextmanager
-def peak_memory() -> Iterator[PeakMemory]:
-    """Measure the block inside, with a thread that samples every 5 ms."""
-    now = anonymous_bytes()
-    memory = PeakMemory(baseline=now, peak=now)
+def peak_memory(pid: int | None = None) -> Iterator[PeakMemory]:
+    """Measure a process, by default this one, with a thread that samples every 5 ms."""
+    pid = os.getpid() if pid is None else pid
+    now = family_bytes(pid)
+    memory = PeakMemory(pid, baseline=now, peak=now)
     stop = threading.Event()
 
     def watch() -> None:

@@ -2,8 +2,8 @@
 
 Each run is a process of its own: ``python -m bench.memory TASK``. Its baseline is taken after the
 imports and a warm-up on a tenth of the problem, before the data are loaded: what a library has to
-hold of them counts, what it maps does not. For a fit by a route the seconds taken are set against
-those of `ridgemm.plan`.
+hold of them counts, what it maps does not. Memory is that of the process and its workers together.
+For a fit by a route the seconds taken are set against those of `ridgemm.plan`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,14 @@ WIDE = {
     "dual-loo": LOO,
     "dual-gcv": GCV,
 }
+#: Two workers: the peak is that of all three processes together.
+WORKERS = {
+    "primal-statistics-2-jobs": {"solver": "primal-statistics", "n_jobs": 2} | FOLDS,
+    "svd-products-2-jobs": {"solver": "svd-products", "n_jobs": 2} | FOLDS,
+}
+WIDE_WORKERS = {"dual-products-2-jobs": {"solver": "dual-products", "n_jobs": 2} | FOLDS}
+#: Square matrices that do not fit the limit, by family.
+FILES = {"": "primal-statistics", "-svd": "svd-products"}
 #: A peer, and the routes that solve its problem on the tall and on the wide X.
 PEERS = {
     "himalaya": (
@@ -83,13 +91,14 @@ def run(quick: bool, repeats: int | None) -> dict:
     square = Problem(300, 600, 200) if quick else Problem(4000, 2500, 500)
     report = Report()
     with on_disk(tall) as folder:
-        _routes(report, folder, TALL, "256MB", repeats)
+        _routes(report, folder, _by_solver(TALL) | WORKERS, "256MB", repeats)
         _peers(report, folder, "", 0, repeats)
     with on_disk(wide) as folder:
-        _routes(report, folder, WIDE, "300MB", repeats)
+        _routes(report, folder, _by_solver(WIDE) | WIDE_WORKERS, "300MB", repeats)
         _peers(report, folder, "-wide", 1, repeats)
     with on_disk(square) as folder:
-        _files(report, folder, "60MB" if quick else "128MB", repeats)
+        for suffix, solver in FILES.items():
+            _files(report, folder, suffix, solver, "60MB" if quick else "128MB", repeats)
     return {
         "problem": f"{tall} (primal, svd), {wide} (dual), {square} (files), 11 alphas",
         "rows": report.rows,
@@ -98,9 +107,14 @@ def run(quick: bool, repeats: int | None) -> dict:
     }
 
 
+def _by_solver(routes: dict) -> dict:
+    """Options of rows that have the name of their route."""
+    return {route: {"solver": route} | options for route, options in routes.items()}
+
+
 def _routes(report: Report, folder: Path, routes: dict, limit: str, repeats: int) -> None:
     """Rows of routes, run in turn."""
-    names = {route: {"solver": route, "memory_limit": limit} | routes[route] for route in routes}
+    names = {name: {"memory_limit": limit} | options for name, options in routes.items()}
     _in_turn(report, folder, {name: ("Route", options) for name, options in names.items()}, repeats)
     for name, options in names.items():
         _compare_with_plan(report, folder, name, options)
@@ -118,19 +132,20 @@ def _peers(report: Report, folder: Path, suffix: str, place: int, repeats: int) 
         report.figures[f"{name}_peak_over_ridgemm{suffix.replace('-', '_')}"] = ratio
 
 
-def _files(report: Report, folder: Path, limit: str, repeats: int) -> None:
+def _files(
+    report: Report, folder: Path, suffix: str, solver: str, limit: str, repeats: int
+) -> None:
     """The same fit with its square matrices in scratch files and in RAM."""
-    limits = {"matrices-in-files": limit, "matrices-in-ram": "4GB"}
+    limits = {f"matrices-in-files{suffix}": limit, f"matrices-in-ram{suffix}": "4GB"}
     fits = {
-        name: {"solver": "primal-statistics", "cv": 2, "memory_limit": some}
-        for name, some in limits.items()
+        name: {"solver": solver, "cv": 2, "memory_limit": some} for name, some in limits.items()
     }
     _in_turn(report, folder, {name: ("Route", options) for name, options in fits.items()}, repeats)
     for name, options in fits.items():
         _compare_with_plan(report, folder, name, options)
     seconds = {row["contender"]: row["median_seconds"] for row in report.rows}
-    report.figures["seconds_in_files_over_in_ram"] = (
-        seconds["matrices-in-files"] / seconds["matrices-in-ram"]
+    report.figures[f"seconds_in_files_over_in_ram{suffix.replace('-', '_')}"] = (
+        seconds[f"matrices-in-files{suffix}"] / seconds[f"matrices-in-ram{suffix}"]
     )
 
 

@@ -16,6 +16,7 @@ from ridgemm.fitplan import Plan, make_plan, trace_tile
 from ridgemm.fitting import CandidateGroup, FitJob, Outputs, finish_tile, fit_tile
 from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
 from ridgemm.grams import above_mean
+from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
 from ridgemm.projections import Data, FoldView, make_views
 from ridgemm.routes import Problem, allowed_routes
@@ -188,7 +189,7 @@ def run_fit(
     )
     shared_mean = None
     if plan.route.method == "trace":
-        shared_mean = _trace_scores(job)
+        shared_mean = _trace_scores(job, maker.matrices)
         job = replace(
             job,
             groups=(CandidateGroup(candidate_groups[-1].atoms, ()),),
@@ -234,13 +235,13 @@ def _open(
     return maker, np.zeros(Y.shape[1], np.float32)
 
 
-def _trace_scores(job: FitJob) -> np.ndarray:
+def _trace_scores(job: FitJob, matrices: Matrices) -> np.ndarray:
     candidates = [c for group in job.groups for c in group.candidates]
     with Crew(threads_per_worker(1)) as crew:
         # tiles of its own: the order of a sum over targets must not depend on n_jobs
         t, strip = job.grid.n_targets, job.grid.strip
         grid = TileGrid(t, trace_tile(strip, t), strip)
-        return shared_scores(job.data, grid, candidates, job.alphas, job.scoring, crew)
+        return shared_scores(job.data, grid, candidates, job.alphas, job.scoring, crew, matrices)
 
 
 def _choose(
@@ -249,7 +250,7 @@ def _choose(
     """Alpha, scores and best score; a shared alpha that was not known before is refitted."""
     outputs = job.outputs
     if job.per_target:
-        return job.alphas[outputs.index], np.array(outputs.scores), np.array(outputs.best)
+        return job.alphas[outputs.index], _own(outputs.scores), _own(outputs.best)
     scores = shared_mean
     if scores is None:
         # in float64, an alpha at a time
@@ -327,7 +328,7 @@ def _check_disk(plan: Plan, scratch: Path, cache: Path) -> None:
     factors = 4 * (sum(side * (side + test) for _, test in trains) + extra)
     check_space(cache, factors, "the cache of factors")
     grams = 8 * side**2 * (1 + (problem.n_atoms if plan.route.family == "primal" else 0))
-    grams += 8 * 4 * side**2 * plan.factors_in_files
+    grams += plan.matrix_bytes
     in_file = plan.coef_in_file or plan.n_workers > 1
     check_space(scratch, grams + (plan.coef_bytes if in_file else 0), "the fit")
 
@@ -357,11 +358,15 @@ def _make_outputs(plan: Plan, scratch: Path) -> Outputs:
 
 
 def _in_ram(outputs: Outputs, plan: Plan) -> Outputs:
-    small = {name: np.array(getattr(outputs, name)) for name in ("index", "best", "offset")}
-    small["constant"] = np.array(outputs.constant)
+    small = {name: _own(getattr(outputs, name)) for name in ("index", "best", "offset", "constant")}
     if plan.coef_in_file:
         outputs.coef.flush()
         small["coef"] = open_array(Path(outputs.coef.filename))
     else:
-        small["coef"] = np.array(outputs.coef) if plan.n_workers > 1 else outputs.coef
+        small["coef"] = _own(outputs.coef)
     return replace(outputs, **small)
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """The array itself where it is in RAM, a copy of one in a scratch file."""
+    return np.array(array) if isinstance(array, np.memmap) else array

@@ -40,7 +40,8 @@ from ridgemm.tiles import row_pieces, spans, width
 log = logging.getLogger("ridgemm")
 
 FORMAT = 6
-_CONCURRENT = 2048
+# order up to which square matrices are small: folds side by side, BLAS on one thread
+CONCURRENT = 2048
 _STEP = 512
 
 
@@ -178,13 +179,13 @@ class FactorMaker:
         A small eigendecomposition gains more from a neighbour than from a second thread; and
         with one thread each, how many there are at once changes no bit.
         """
-        at_once = self.at_once if side <= _CONCURRENT else 1
+        at_once = self.at_once if side <= CONCURRENT else 1
         results: list[Any] = [None] * len(items)
 
         def call(_: int, i: int) -> None:
             results[i] = function(items[i])
 
-        with one_blas_thread(side <= _CONCURRENT), Team(at_once) as team:
+        with one_blas_thread(side <= CONCURRENT), Team(at_once) as team:
             team.run(call, range(len(items)))
         return results
 
@@ -270,15 +271,12 @@ class FactorMaker:
 
         def build(folder: Path) -> None:
             mean, scale = self._row_moments(fold.train)
-            R = np.empty((0, self.X.shape[1]))
-            for _, values in self._row_blocks(fold.train):
-                values -= mean
-                values /= scale
-                R = np.linalg.qr(np.concatenate([R, values]), mode="r")
-            _, singular, Vt = np.linalg.svd(R, full_matrices=False)
+            R = self._triangle(fold.train, mean, scale)
+            singular, Vt = lapack.svd(R, self.matrices)
             cancelled = np.sqrt(len(fold.train)) * np.max(np.abs(mean / scale))
             kept = singular > EPS * max(R.shape) * max(singular[0], cancelled)
-            eigenvalues, V = singular[kept] ** 2, Vt[kept]
+            # the largest come first
+            eigenvalues, V = singular[kept] ** 2, Vt[: kept.sum()]
             if not kept.any():
                 eigenvalues, V = nothing(R.shape[1])
             V /= scale
@@ -290,6 +288,22 @@ class FactorMaker:
                 self._rotate(fold.test, V, mean, folder / "heldout.npy")
 
         return self._fetch("svd", fold, build)
+
+    def _triangle(self, rows: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """R of the standardised rows, or the rows themselves where they are fewer than columns."""
+        p, filled = self.X.shape[1], 0
+        stack = self.matrices.empty((lapack.stack_rows(len(rows), p, self.block), p))
+        for _, values in self._row_blocks(rows):
+            if filled + len(values) > len(stack):
+                lapack.triangle_of(stack[:filled])
+                filled = p
+            values -= mean
+            values /= scale
+            stack[filled : filled + len(values)] = values
+            filled += len(values)
+        if filled > p:
+            lapack.triangle_of(stack[:filled])
+        return stack[: min(filled, p)]
 
     def _row_moments(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         p = self.X.shape[1]

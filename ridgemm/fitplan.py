@@ -1,7 +1,10 @@
 """The plan: what will be computed, in which tiles, with how many bytes and flops.
 
 ``memory_limit`` bounds anonymous memory (what the kernel cannot drop and read again from a
-file) above what importing costs. Sources, factors and large outputs are file cache.
+file) above what importing costs, of the calling process and its workers together. Sources,
+factors and large outputs are file cache, and so is whatever travels to a worker. While workers
+run, the calling process holds the small outputs and no workspace; while it has workspaces of its
+own, they wait.
 
 Strips and row steps depend on the problem's shape alone unless the limit is tight, so that
 neither the limit nor ``n_jobs`` changes a bit of the result.
@@ -15,12 +18,15 @@ import psutil
 
 from ridgemm.crossvalidation import MOMENT_STEP, ROW_STEP
 from ridgemm.errors import InputError, MemoryLimitError
-from ridgemm.lapack import LARGEST_ORDER
+from ridgemm.factors import CONCURRENT
+from ridgemm.lapack import LARGEST_ORDER, LARGEST_RANK, stack_rows
+from ridgemm.predictplan import plan_steps
 from ridgemm.routes import Problem, Route
 
-# interpreter objects, thread stacks, BLAS packing buffers, pickled tasks
+# of a process: interpreter objects, compiled kernels, thread stacks, BLAS packing buffers
 OVERHEAD = 48 << 20
 STRIP = 512
+TRACE_STEP = 128
 _SMALLEST_STRIP = 16
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -67,9 +73,10 @@ class Plan:
     @property
     def factors_at_once(self) -> int:
         """Folds whose factors are made side by side, within the memory limit."""
-        problem = self.problem
-        one = factor_bytes(self.route.family, problem.n, problem.p, self.block)
-        return factors_at_once(one, self._free_for_factors, self.n_workers * self.n_threads)
+        problem, n_cores = self.problem, self.n_workers * self.n_threads
+        return factors_at_once(
+            self.route.family, problem.n, problem.p, self.block, self._free_for_factors, n_cores
+        )
 
     @property
     def factors_in_files(self) -> bool:
@@ -78,9 +85,23 @@ class Plan:
         return needs_files(family, problem.n, problem.p, self.block, self._free_for_factors)
 
     @property
+    def matrix_bytes(self) -> int:
+        """Of scratch files for matrices; 0 where they lie in RAM."""
+        problem, family = self.problem, self.route.family
+        if not self.factors_in_files:
+            return 0
+        size = matrix_bytes(family, problem.n, problem.p, self.block)
+        return max(size, 20 * problem.n**2 if self.route.method == "trace" else 0)
+
+    @property
     def _free_for_factors(self) -> int:
         coef = 0 if self.coef_in_file else self.coef_bytes
-        return self.memory_limit - OVERHEAD * self.n_workers - _output_bytes(self.problem) - coef
+        return self.memory_limit - overhead(self.n_workers) - _output_bytes(self.problem) - coef
+
+    @property
+    def worker_bytes(self) -> int:
+        """The share of one worker; the calling process has the rest while workers run."""
+        return OVERHEAD + _task_bytes(self)
 
     def __str__(self) -> str:
         problem = self.problem
@@ -102,6 +123,17 @@ class Plan:
             ),
         ]
         return "\n".join(f"{name:<13} {value}" for name, value in rows)
+
+
+def overhead(n_workers: int) -> int:
+    """Bytes of all processes beside their arrays: of the calling one and of its workers.
+
+    Examples
+    --------
+    >>> [overhead(n) // OVERHEAD for n in (1, 2, 3)]
+    [1, 3, 4]
+    """
+    return OVERHEAD * (1 if n_workers == 1 else 1 + n_workers)
 
 
 def format_bytes(n_bytes: float) -> str:
@@ -178,9 +210,11 @@ def make_plan(
     )
 
 
-def factors_at_once(one_fold: int, free: int, n_cores: int) -> int:
-    """Folds whose factors may be made side by side: of `one_fold` bytes each in `free`."""
-    return max(1, min(n_cores, 4, free // max(one_fold, 1)))
+def factors_at_once(family: str, n: int, p: int, block: int, free: int, n_cores: int) -> int:
+    """Folds whose factors may be made side by side, in `free` bytes."""
+    if family == "svd" or (n if family == "dual" else p) > CONCURRENT:
+        return 1
+    return max(1, min(n_cores, 4, free // factor_bytes(family, n, p, block)))
 
 
 def trace_tile(strip: int, t: int) -> int:
@@ -255,8 +289,19 @@ def _peak_bytes(plan: Plan) -> int:
     problem = plan.problem
     in_files = plan.factors_in_files
     factors = factor_bytes(plan.route.family, problem.n, problem.p, plan.block, in_files)
-    stages = max(factors, plan.n_workers * _task_bytes(plan), _trace_bytes(plan))
-    return OVERHEAD * plan.n_workers + _output_bytes(plan.problem) + coef + stages
+    factors *= plan.factors_at_once
+    workers = plan.n_workers * _task_bytes(plan)
+    stages = max(factors, workers, _trace_bytes(plan), _prediction_bytes(plan))
+    return overhead(plan.n_workers) + _output_bytes(plan.problem) + coef + stages
+
+
+def _prediction_bytes(plan: Plan) -> int:
+    """What `predict` and `score` need at least: a limit that does for the fit does for them."""
+    problem, dual = plan.problem, plan.route.family == "dual"
+    shape = problem.n, problem.p, problem.t
+    # this process uses all cores
+    n_threads = plan.n_workers * (plan.n_threads + 1)
+    return plan_steps(shape, problem.n if dual else 0, n_threads, 0, scored=True).n_bytes
 
 
 def _output_bytes(problem: Problem) -> int:
@@ -269,21 +314,30 @@ def factor_bytes(family: str, n: int, p: int, block: int, in_files: bool = False
     """Memory for the factors of one fold: square matrices in float64, and blocks of rows.
 
     An eigendecomposition works in place beside a workspace of twice its size; the test Gram of a
-    primal fold passes through four matrices. In files, only the blocks are memory.
+    primal fold passes through four matrices, a tiled QR through seven or eight. In files, only
+    the blocks are memory.
     """
-    if family == "svd":
-        return 8 * (3 * (p + block) * p + 6 * min(n, p) * p)
     side = n if family == "dual" else p
-    square = 0 if in_files else (3 if family == "dual" else 4) * side**2
     blocks = max(2 * n * block, 4 * 512 * n) if family == "dual" else (3 * block + 2 * 512) * p
-    return 8 * (square + blocks + 100 * side)
+    squares = 0 if in_files else matrix_bytes(family, n, p, block)
+    return squares + 8 * (blocks + 300 * side)
+
+
+def matrix_bytes(family: str, n: int, p: int, block: int) -> int:
+    """Matrices of one fold that lie in RAM or in files."""
+    if family == "dual":
+        return 8 * 3 * n**2
+    if family == "primal":
+        return 8 * 4 * p**2
+    k = min(n, p)
+    return 8 * (stack_rows(n, p, block) * p + k * p + 5 * k**2)
 
 
 def needs_files(family: str, n: int, p: int, block: int, free: int) -> bool:
     """Whether square matrices have to lie in files, and can."""
     side = n if family == "dual" else p
-    in_ram = factor_bytes(family, n, p, block)
-    return family != "svd" and side <= LARGEST_ORDER and in_ram > free
+    fits = min(n, p) <= LARGEST_RANK if family == "svd" else side <= LARGEST_ORDER
+    return fits and factor_bytes(family, n, p, block) > free
 
 
 def _task_bytes(plan: Plan) -> int:
@@ -308,7 +362,9 @@ def _task_bytes(plan: Plan) -> int:
 
 
 def _trace_bytes(plan: Plan) -> int:
+    """Grams of targets and residuals, unless they lie in files; blocks of both, and a tile."""
     if plan.route.method != "trace":
         return 0
     n = plan.problem.n
-    return 8 * 7 * n**2 + 8 * n * trace_tile(plan.strip, plan.problem.t)
+    squares = 0 if plan.factors_in_files else 20 * n**2
+    return squares + 8 * 8 * TRACE_STEP * n + 8 * n * trace_tile(plan.strip, plan.problem.t)

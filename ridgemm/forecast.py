@@ -206,7 +206,7 @@ def forecast_fit(settings: Settings, plan: Plan, folds: Sequence[Fold], X: Sourc
             "memory": plan.peak_bytes,
             "memory limit": plan.memory_limit,
             "cache": work.disk_bytes,
-            "scratch": work.scratch_bytes + (plan.coef_bytes if in_file else 0),
+            "scratch": work.scratch_bytes + plan.matrix_bytes + (plan.coef_bytes if in_file else 0),
             "coefficients": plan.coef_bytes,
         },
         stages,

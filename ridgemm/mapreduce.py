@@ -25,6 +25,8 @@ from ridgemm.workspace import Workspace
 log = logging.getLogger("ridgemm")
 
 _ATTEMPTS = 3
+# of this machine; they wait for the tasks of the next call
+_n_waiting = 0
 # by name: neither joblib's pool nor Ray has to be imported; Dask tries again by itself
 _KILLED = frozenset(
     {"BrokenProcessPool", "RayActorError", "WorkerCrashedError", "OutOfMemoryError"}
@@ -167,7 +169,10 @@ def _run_batches(
 def _joblib_done(
     message: bytes, batches: dict[int, Sequence[Any]], n_workers: int
 ) -> Iterable[int]:
+    global _n_waiting
     cluster = active_cluster()
+    if not cluster:
+        _n_waiting = n_workers
     # one thread for each slot of a cluster, however many cores its nodes have
     n_threads = 1 if cluster else threads_per_worker(n_workers)
     # Ray's backend returns everything at the end
@@ -216,6 +221,17 @@ def _dask_done(backend: Any, message: bytes, batches: dict[int, Sequence[Any]]) 
     finally:
         # after an error or an interrupt: what has not begun need not
         client.cancel(futures)
+
+
+def waiting_workers() -> int:
+    """Workers on this machine that an earlier call has left waiting, at most.
+
+    Examples
+    --------
+    >>> waiting_workers() >= 0
+    True
+    """
+    return _n_waiting
 
 
 def active_cluster() -> str | None:

@@ -1,6 +1,6 @@
 """The plan of a permutation test: route, tiles, permutations at once and per task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,10 +11,13 @@ from ridgemm.fitplan import (
     STRIP,
     block_size,
     factor_bytes,
+    factors_at_once,
     format_bytes,
     needs_files,
+    overhead,
     row_step,
 )
+from ridgemm.mapreduce import threads_per_worker
 from ridgemm.nested import NestedSplit, target_flops
 from ridgemm.routes import PRIMAL_RESOLUTION
 
@@ -26,6 +29,7 @@ _METHODS = (
     ("dual", "products"),
 )
 _SMALLEST_STRIP = 16
+_PART = 1500  # of a part's path, name and task
 _STRIPS = 4  # of a tile: neither workers nor threads change the shape of a product
 _AT_ONCE = 32  # at most: a range is filled up to a multiple of it
 _TASK_FLOPS = 4e11  # a few seconds: what a kill costs
@@ -212,31 +216,88 @@ def _with_tile(problem: NullProblem, plan: NullPlan, flops: float) -> NullPlan:
     share = -(-problem.n_permutations // _BATCHES)
     batch = max(1, min(wanted, share, 1000))
     batch = -(-batch // at_once) * at_once
-    free = problem.settings.memory_limit - _output_bytes(problem)
-    free -= OVERHEAD * problem.settings.n_workers
+    return _with_peak(problem, replace(plan, strip=strip, at_once=at_once, batch=batch))
+
+
+def kept_plan(problem: NullProblem, chosen: Mapping[str, Any]) -> NullPlan:
+    """The plan that a run was begun with, under the limit and the workers of today.
+
+    Raises
+    ------
+    MemoryLimitError
+        Its tiles, which cannot change any more, need more.
+    """
+    plan, settings = _with_peak(problem, NullPlan(**chosen)), problem.settings
+    if plan.peak_bytes > settings.memory_limit:
+        raise MemoryLimitError(
+            f"memory_limit={format_bytes(settings.memory_limit)} is too small: the permutation "
+            f"test needs at least {plan.peak_bytes} bytes ({format_bytes(plan.peak_bytes)}) to go "
+            "on with the tiles that it was begun with; raise the limit, lower n_jobs, or give "
+            "another out."
+        )
+    return plan
+
+
+def _free_for_factors(problem: NullProblem) -> int:
+    """What the limit leaves for factors that are being made."""
+    settings = problem.settings
+    return settings.memory_limit - overhead(settings.n_workers) - _output_bytes(problem)
+
+
+def null_factors_at_once(problem: NullProblem, plan: NullPlan) -> int:
+    """Folds whose factors are made side by side, within the memory limit."""
+    free = _free_for_factors(problem)
+    n_cores = threads_per_worker(1)
+    return factors_at_once(plan.family, problem.n, problem.p, plan.block, free, n_cores)
+
+
+def _with_peak(problem: NullProblem, plan: NullPlan) -> NullPlan:
+    free = _free_for_factors(problem)
     in_files = needs_files(plan.family, problem.n, problem.p, plan.block, free)
-    plan = replace(plan, strip=strip, at_once=at_once, batch=batch, factors_in_files=in_files)
+    plan = replace(plan, factors_in_files=in_files)
     return replace(plan, peak_bytes=_peak_bytes(problem, plan))
 
 
 def _peak_bytes(problem: NullProblem, plan: NullPlan) -> int:
     settings, n, p = problem.settings, problem.n, problem.p
-    folds = [f for split in problem.splits for f in (*split.inner, split.outer)]
-    n_test = max(len(fold.test) for fold in folds)
+    n_test = _largest_test(problem)
     factors = factor_bytes(plan.family, n, p, plan.block, plan.factors_in_files)
-    outputs = _output_bytes(problem)
+    factors *= null_factors_at_once(problem, plan)
+    outputs = _output_bytes(problem) + _PART * _n_parts(problem, plan)
     trace = 0
     if plan.trace:
-        trace = 16 * n**2 + 4 * n * plan.tile + 4 * 16 * n * TRACE_BATCH * problem.n_threads
-        trace += 24 * n * n_test
+        # in this process, on all cores
+        n_threads = threads_per_worker(1)
+        trace = 4 * n * plan.tile + n_threads * n * (64 * TRACE_BATCH + 32 * n_test)
+        trace += 0 if plan.factors_in_files else 12 * n**2
     stages = max(factors, settings.n_workers * _task_bytes(problem, plan, n_test), trace)
-    return OVERHEAD * settings.n_workers + outputs + stages
+    return overhead(settings.n_workers) + outputs + stages
+
+
+def worker_bytes(problem: NullProblem, plan: NullPlan) -> int:
+    """The share of one worker; the calling process has the rest while workers run."""
+    return OVERHEAD + _task_bytes(problem, plan, _largest_test(problem))
+
+
+def _largest_test(problem: NullProblem) -> int:
+    folds = (f for split in problem.splits for f in (*split.inner, split.outer))
+    return max(len(fold.test) for fold in folds)
 
 
 def _output_bytes(problem: NullProblem) -> int:
     folds = [f for split in problem.splits for f in (*split.inner, split.outer)]
     indices = 16 * sum(len(fold.train) + len(fold.test) for fold in folds)
-    return 120 * problem.t + 100 * problem.p + indices
+    choices = 0
+    if not problem.settings.per_target:
+        each = len(problem.splits) * (len(problem.settings.alphas) + 2)
+        choices = 8 * each * (1 + problem.n_permutations)
+    return 120 * problem.t + 100 * problem.p + 24 * problem.n_permutations + indices + choices
+
+
+def _n_parts(problem: NullProblem, plan: NullPlan) -> int:
+    """Tasks, and files that they leave; a shared alpha takes a round of its own."""
+    rounds = -(-problem.n_permutations // plan.batch) * (2 if problem.shared_refit else 1)
+    return -(-problem.t // plan.tile) * (1 + rounds)
 
 
 def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:

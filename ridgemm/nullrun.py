@@ -14,13 +14,19 @@ from ridgemm.clock import Clock
 from ridgemm.engine import Settings
 from ridgemm.errors import InputError, StorageError, one_line
 from ridgemm.factors import FactorMaker
-from ridgemm.fitplan import OVERHEAD, factor_bytes, factors_at_once
 from ridgemm.folds import Fold
 from ridgemm.forecast import Forecast, forecast_null
 from ridgemm.journal import Journal, missing_ranges
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
 from ridgemm.nested import make_nested, nested_splits
-from ridgemm.nullplan import TRACE_BATCH, NullPlan, NullProblem, plan_null
+from ridgemm.nullplan import (
+    TRACE_BATCH,
+    NullPlan,
+    NullProblem,
+    kept_plan,
+    null_factors_at_once,
+    plan_null,
+)
 from ridgemm.nullreduce import counted_null, null_file, parts, stopped_null
 from ridgemm.nulltasks import (
     OBSERVED,
@@ -122,7 +128,7 @@ class NullRun:
         return self._forecast(problem, plan_null(problem), level)
 
     def _forecast(self, problem: NullProblem, plan: NullPlan, level: float = 0.05) -> Forecast:
-        at_once = self._factors_at_once(plan)
+        at_once = null_factors_at_once(problem, plan)
         return forecast_null(
             problem, plan, self.X, self.Y, at_once, level, self._keeps_null, self.options.tail
         )
@@ -143,9 +149,8 @@ class NullRun:
                 scan(self.Y, crew.team, skip_missing=self.options.missing == "skip"),
             )
             prints = [fingerprint(source, crew.team) for source in (self.X, self.Y)]
-        plan = NullPlan(
-            **self.journal.open({"asked": self._asked(prints), "chosen": plan.chosen()})
-        )
+        begun = self.journal.open({"asked": self._asked(prints), "chosen": plan.chosen()})
+        plan = kept_plan(problem, begun)
         log.info("permutation test by %s", plan.route)
         self._check_working_files()
         self.journal.keep_plan(self._forecast(problem, plan).as_dict())
@@ -160,7 +165,7 @@ class NullRun:
                 self.settings.standardize,
                 plan.block,
                 scratch,
-                self._factors_at_once(plan),
+                null_factors_at_once(problem, plan),
                 plan.factors_in_files,
             )
             job = self._make_job(plan, maker, scans[1])
@@ -217,11 +222,6 @@ class NullRun:
             smallest_alpha=settings.alphas.min() / largest,
             n_threads=threads_per_worker(settings.n_workers),
         )
-
-    def _factors_at_once(self, plan: NullPlan) -> int:
-        one = factor_bytes(plan.family, self.n, self.p, plan.block)
-        free = self.settings.memory_limit - OVERHEAD - 200 * (self.t + self.p)
-        return factors_at_once(one, free, threads_per_worker(1))
 
     def _make_job(self, plan: NullPlan, maker: FactorMaker, y_scan: Scan) -> NullJob:
         settings = self.settings
@@ -420,7 +420,7 @@ class NullRun:
                 M = error_matrices(
                     self.splits, maker, settings.alphas, settings.fit_intercept, path, crew
                 )
-                S = target_gram(job.data, grid, crew)
+                S = target_gram(job.data, grid, crew, maker.matrices)
                 for start, stop in gaps:
                     orders = [order(job, i) for i in range(start, stop)]
                     errors = shared_errors(M, S, orders, crew)

@@ -15,6 +15,7 @@ from ridgemm import blas
 from ridgemm.factors import FactorMaker, Factors
 from ridgemm.folds import Fold
 from ridgemm.kernels import gather_square
+from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import Crew
 from ridgemm.nested import NestedSplit
 from ridgemm.projections import Data, Order, TargetTile
@@ -78,17 +79,19 @@ def _residual_operator(
     return E
 
 
-def target_gram(data: Data, grid: TileGrid, crew: Crew) -> np.ndarray:
+def target_gram(data: Data, grid: TileGrid, crew: Crew, matrices: Matrices) -> np.ndarray:
     """``Y Y.T`` (n, n) float32."""
     n = data.Y.shape[0]
-    S, product = np.zeros((n, n)), crew.shared.zeros("product", (n, n), np.float32)
+    S, product = matrices.empty((n, n)), matrices.empty((n, n), np.float32)
+    S[...] = product[...] = 0
     for columns in grid.tiles():
         Y = TargetTile(data, columns, crew, resident=True).Y
         blas.syrk(Y.T, product)
         # float32 within a tile, float64 across tiles
         S += product
     blas.symmetrise(S)
-    return S.astype(np.float32)
+    product[...] = S
+    return product
 
 
 def shared_errors(M: np.ndarray, S: np.ndarray, orders: Sequence[Order], crew: Crew) -> np.ndarray:

@@ -13,15 +13,15 @@ import numpy as np
 
 from ridgemm import blas
 from ridgemm.errors import InputError, MemoryLimitError
-from ridgemm.fitplan import format_bytes
+from ridgemm.fitplan import format_bytes, overhead
 from ridgemm.kernels import column_moments, product_moments
-from ridgemm.mapreduce import Crew, threads_per_worker
+from ridgemm.mapreduce import Crew, threads_per_worker, waiting_workers
+from ridgemm.predictplan import PER_FEATURE, PER_TARGET, STRIP, Steps, plan_steps
 from ridgemm.scores import Moments, score
 from ridgemm.sources import Reader, Source, scan
 from ridgemm.store import create_array
 from ridgemm.tiles import spans, width
 
-_STRIP = 512
 _BLOCK = 1 << 16
 
 
@@ -52,6 +52,29 @@ class LinearModel:
         """Number of targets."""
         return len(self.y_offset)
 
+    def steps(self, n: int, limit: int, out_bytes: int, scored: bool) -> Steps:
+        """Blocks of `n` new samples within a limit that covers the model in RAM, too.
+
+        Raises
+        ------
+        MemoryLimitError
+            The smallest blocks need more; says how much.
+        """
+        t, (n_train, p) = self.n_targets, (0, self.coef.shape[1])
+        if self.train is not None:
+            n_train, p = self.train.shape
+        in_ram = 0 if isinstance(self.coef, np.memmap) else self.coef.nbytes
+        fixed = overhead(max(1, waiting_workers())) + in_ram + out_bytes
+        fixed += PER_TARGET * t + PER_FEATURE * p
+        steps = plan_steps((n, p, t), n_train, threads_per_worker(1), limit - fixed, scored)
+        if (needed := fixed + steps.n_bytes) > limit:
+            raise MemoryLimitError(
+                f"memory_limit={format_bytes(limit)} is too small: {n} samples x {t} targets need "
+                f"at least {needed} bytes ({format_bytes(needed)}); raise the limit"
+                + (", or give out=, a float32 memmap." if out_bytes else ".")
+            )
+        return steps
+
 
 def predict(model: LinearModel, X: Source, out: np.ndarray | None, limit: int) -> np.ndarray:
     """Predictions (n_new, n_targets) float32, into `out` if given.
@@ -61,16 +84,12 @@ def predict(model: LinearModel, X: Source, out: np.ndarray | None, limit: int) -
     InputError
         `out` has another shape, dtype or order.
     MemoryLimitError
-        `out` is not given and would not fit the memory limit.
+        The limit is too small, as a rule for an `out` that is not given; says which would do.
     """
     shape = (X.shape[0], model.n_targets)
+    n_bytes = 4 * shape[0] * shape[1] if out is None else 0
+    steps = model.steps(shape[0], limit, n_bytes, scored=False)
     if out is None:
-        n_bytes = 4 * shape[0] * shape[1]
-        if n_bytes > limit:
-            raise MemoryLimitError(
-                f"predictions of shape {shape} take {format_bytes(n_bytes)}, more than "
-                f"memory_limit={format_bytes(limit)}; give out=, a float32 memmap."
-            )
         out = np.empty(shape, dtype=np.float32)
     _check_out(out, shape)
 
@@ -79,22 +98,29 @@ def predict(model: LinearModel, X: Source, out: np.ndarray | None, limit: int) -
 
     with Crew(threads_per_worker(1)) as crew:
         scan(X, crew.team)
-        for rows, left in _left_blocks(model, X, crew, limit):
+        for rows, left in _left_blocks(model, X, crew, steps):
             _predict_rows(model, rows, left, crew, write)
     return out
 
 
 def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit: int) -> np.ndarray:
-    """Score of every target (n_targets,) float64 in one reading of X and Y."""
+    """Score of every target (n_targets,) float64 in one reading of X and Y.
+
+    Raises
+    ------
+    MemoryLimitError
+        The limit is too small; says which would do.
+    """
     t = model.n_targets
+    steps = model.steps(X.shape[0], limit, 0, scored=True)
     shift = model.y_offset.astype(np.float32)
     y_reader = Reader(Y, shift)
-    y_sums = np.zeros((2, t))
-    sums = np.zeros((1, 3, t))
     one = np.ones((1, 1), dtype=np.float32)
     with Crew(threads_per_worker(1)) as crew:
         scan(X, crew.team)
         scan(Y, crew.team)
+        # not before: a scan has sums of its own
+        y_sums, sums = np.zeros((2, t)), np.zeros((1, 3, t))
 
         def add(y: np.ndarray, first: int, slot: int, strip: slice, prediction: np.ndarray):
             here = y[:, strip.start - first : strip.stop - first]
@@ -102,13 +128,12 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
             column_moments(here, y_sums[0, strip], y_sums[1, strip])
             product_moments(prediction[None], one, here, lines, sums[:, :, strip])
 
-        for rows, left in _left_blocks(model, X, crew, limit):
-            step = max(_STRIP, limit // (16 * width(rows)) // _STRIP * _STRIP)
-            for columns in spans(t, step):
+        for rows, left in _left_blocks(model, X, crew, steps):
+            for columns in spans(t, steps.targets):
                 y = y_reader.tile(rows, columns, crew.shared, "y", crew.team)
                 strips = [
                     slice(columns.start + s.start, columns.start + s.stop)
-                    for s in spans(width(columns), _STRIP)
+                    for s in spans(width(columns), STRIP)
                 ]
 
                 def strip_scores(slot: int, strip: slice, y=y, left=left, columns=columns) -> None:
@@ -142,31 +167,27 @@ def primal_coefficients(model: LinearModel, path, limit: int) -> np.ndarray:
                 if model.scale is not None:
                     tile /= (model.scale[columns] ** 2).astype(np.float32)
 
-            crew.team.run(fill, spans(model.n_targets, _STRIP))
+            crew.team.run(fill, spans(model.n_targets, STRIP))
     return coef
 
 
-def _left_blocks(model: LinearModel, X: Source, crew: Crew, limit: int):
+def _left_blocks(model: LinearModel, X: Source, crew: Crew, steps: Steps):
     """Blocks of rows of the left operand: centred features, or the kernel with training rows."""
-    k = model.coef.shape[1]
-    # a row of the left operand (the dual kernel: float64 too), and of a strip for every thread
-    per_row = 4 * (k if model.train is None else 4 * k) + 4 * _STRIP * len(crew.slots)
-    step = int(max(64, min(8192, limit // (4 * per_row))))
     features = Reader(X, model.x_offset)
-    for rows in spans(X.shape[0], step):
+    for rows in spans(X.shape[0], steps.rows):
         if model.train is None:
-            columns = slice(0, k)
+            columns = slice(0, steps.p)
             yield rows, features.tile(rows, columns, crew.shared, "left", crew.team)
         else:
-            yield rows, _kernel(model, features, rows, crew, limit)
+            yield rows, _kernel(model, features, rows, crew, steps.columns)
 
 
-def _kernel(model: LinearModel, features: Reader, rows: slice, crew: Crew, limit: int):
+def _kernel(model: LinearModel, features: Reader, rows: slice, crew: Crew, step: int):
     n, p = model.train.shape
     train = Reader(model.train, model.x_offset)
     total = crew.shared.zeros("kernel", (width(rows), n))
     product = crew.shared.array("product", total.shape)
-    for columns in spans(p, int(max(64, min(4096, limit // (16 * (n + width(rows))))))):
+    for columns in spans(p, step):
         new = features.tile(rows, columns, crew.shared, "new", crew.team)
         old = train.tile(slice(0, n), columns, crew.shared, "old", crew.team)
         if model.scale is not None:
@@ -177,7 +198,7 @@ def _kernel(model: LinearModel, features: Reader, rows: slice, crew: Crew, limit
             # float32 within a tile, float64 across tiles
             total[:, part] += product[:, part]
 
-        crew.team.run(multiply, spans(n, _STRIP))
+        crew.team.run(multiply, spans(n, STRIP))
     product[...] = total
     return product
 
@@ -186,7 +207,7 @@ def _predict_rows(model: LinearModel, rows: slice, left: np.ndarray, crew: Crew,
     def strip_prediction(slot: int, strip: slice) -> None:
         write(rows, strip, _strip_prediction(model, left, strip, crew, slot))
 
-    crew.team.run(strip_prediction, spans(model.n_targets, _STRIP))
+    crew.team.run(strip_prediction, spans(model.n_targets, STRIP))
 
 
 def _strip_prediction(

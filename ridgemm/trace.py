@@ -14,11 +14,13 @@ import numpy as np
 
 from ridgemm import blas
 from ridgemm.crossvalidation import ROW_STEP, Candidates
+from ridgemm.fitplan import TRACE_STEP
 from ridgemm.kernels import column_moments
+from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import Crew
 from ridgemm.projections import Data, TargetTile
 from ridgemm.scores import variation
-from ridgemm.tiles import TileGrid, spans
+from ridgemm.tiles import TileGrid, spans, width
 
 
 def shared_scores(
@@ -28,6 +30,7 @@ def shared_scores(
     alphas: np.ndarray,
     scoring: str,
     crew: Crew,
+    matrices: Matrices,
 ) -> np.ndarray:
     """Mean score over folds and targets of every alpha.
 
@@ -40,22 +43,26 @@ def shared_scores(
     alphas : (n_alphas,) float64
     scoring : {"r2", "neg_mean_squared_error"}
     crew : Crew
+    matrices : Matrices
+        For two or three of order n_samples.
 
     Returns
     -------
     (n_alphas,) float64
     """
+    (n, n_targets), weighted = data.Y.shape, scoring == "r2"
     total = np.zeros(len(alphas))
-    gram = None
+    gram, n_varying = matrices.empty((n, n)), None
+    product = matrices.empty((n, n), np.float32)
     for fold in candidates:
         view = fold.view
         test = view.train if fold.leverage is not None else view.test
-        weighted = scoring == "r2"
-        if weighted or gram is None:
-            gram, n_varying = _target_gram(data, grid, test if weighted else None, crew)
-        error_of = _left_out_errors if fold.leverage is not None else _held_out_errors
-        error = error_of(fold, alphas, gram, data.intercept)
-        n_targets = data.Y.shape[1]
+        if weighted or n_varying is None:
+            n_varying = _target_gram(data, grid, test if weighted else None, crew, product, gram)
+        if fold.leverage is not None:
+            error = _left_out_errors(fold, alphas, gram, data.intercept, matrices)
+        else:
+            error = _held_out_errors(fold, alphas, gram, data.intercept)
         if weighted:
             total += (n_varying - error) / n_targets
         else:
@@ -64,12 +71,18 @@ def shared_scores(
 
 
 def _target_gram(
-    data: Data, grid: TileGrid, test: np.ndarray | None, crew: Crew
-) -> tuple[np.ndarray, int]:
-    """``Y Y.T`` (float64), each target divided by its standard variation over `test` rows."""
-    n = data.Y.shape[0]
-    S = np.zeros((n, n))
-    product = crew.shared.zeros("product", (n, n), np.float32)
+    data: Data,
+    grid: TileGrid,
+    test: np.ndarray | None,
+    crew: Crew,
+    product: np.ndarray,
+    out: np.ndarray,
+) -> int:
+    """``Y Y.T`` into `out`, each target divided by its standard variation over `test` rows.
+
+    Returns the number of targets that vary over them. `product` is a workspace.
+    """
+    out[...] = product[...] = 0
     n_varying = 0
     for columns in grid.tiles():
         Y = TargetTile(data, columns, crew, resident=True).Y
@@ -85,20 +98,36 @@ def _target_gram(
             scaled = crew.shared.array("scaled", Y.shape)
             Y = np.multiply(Y, scale.astype(np.float32), out=scaled)
         blas.syrk(Y.T, product)
-        S += product
-    blas.symmetrise(S)
-    return S, n_varying
+        out += product
+    blas.symmetrise(out)
+    return n_varying
 
 
-def _centered(S: np.ndarray, train: np.ndarray, intercept: bool) -> np.ndarray:
-    """Gram of targets about their means over `train` rows; a new array."""
-    S = S.copy()
-    if intercept:
-        mean = S[train].mean(axis=0)
-        grand = mean[train].mean()
-        S -= mean
-        S -= mean[:, None] - grand
-    return S
+class _Centered:
+    """Gram of targets about their means over `train` rows; S itself stays as it is."""
+
+    def __init__(self, S: np.ndarray, train: np.ndarray, intercept: bool):
+        self.S, self.train = S, train
+        self.mean = np.zeros(len(S))
+        if intercept:
+            for rows in spans(len(train), TRACE_STEP):
+                self.mean += S[train[rows]].sum(axis=0)
+            self.mean /= len(train)
+        self.above = self.mean - self.mean[train].mean()
+
+    def trace(self, rows: np.ndarray) -> float:
+        """Sum of the diagonal over `rows`."""
+        return float((self.S.diagonal() - self.mean - self.above)[rows].sum())
+
+    def times(self, U: np.ndarray) -> np.ndarray:
+        """Its columns of the training rows times U; (n, n_columns)."""
+        W = np.zeros((len(self.S), U.shape[1]))
+        W[self.train] = U
+        out = np.empty_like(W)
+        blas.gemm(self.S, W, out)
+        out -= self.mean @ W
+        out -= np.multiply.outer(self.above, W.sum(axis=0))
+        return out
 
 
 def _held_out_errors(
@@ -106,31 +135,49 @@ def _held_out_errors(
 ) -> np.ndarray:
     """Squared error of a fold's test rows, of every alpha.
 
-    With ``yhat = P diag(1 / (w + alpha)) U.T y`` it is a quadratic form of ``1 / (w + alpha)``.
+    With ``yhat = P diag(1 / (w + alpha)) U.T y`` it is a quadratic form of ``1 / (w + alpha)``,
+    summed up over blocks of columns.
     """
-    view = fold.view
-    train, test = view.train, view.test
-    S = _centered(S, train, intercept)
-    U = view.factors.basis.astype(np.float64)
-    P = view.factors.heldout.astype(np.float64)
-    cross = np.einsum("ik,ik->k", P, S[np.ix_(test, train)] @ U)
-    square = (P.T @ P) * (U.T @ (S[np.ix_(train, train)] @ U))
-    inverse = 1 / (view.factors.eigenvalues + alphas[:, None])
-    quadratic = np.einsum("ak,ak->a", inverse @ square, inverse)
-    return np.trace(S[np.ix_(test, test)]) - 2 * inverse @ cross + quadratic
+    view, factors = fold.view, fold.view.factors
+    U, P = factors.basis, factors.heldout
+    S = _Centered(S, view.train, intercept)
+    inverse = 1 / (factors.eigenvalues + alphas[:, None])
+    errors = np.full(len(alphas), S.trace(view.test))
+    for some in spans(U.shape[1], TRACE_STEP):
+        moved = S.times(U[:, some])
+        inner, outer = np.zeros((2, U.shape[1], width(some)))
+        cross = np.zeros(width(some))
+        for rows in spans(len(U), TRACE_STEP):
+            inner += U[rows].T.astype(np.float64) @ moved[view.train[rows]]
+        for rows in spans(len(P), TRACE_STEP):
+            block = P[rows].astype(np.float64)
+            outer += block.T @ block[:, some]
+            cross += np.einsum("ik,ik->k", block[:, some], moved[view.test[rows]])
+        inner *= outer
+        here = inverse[:, some]
+        errors += np.einsum("ak,ak->a", inverse @ inner, here) - 2 * here @ cross
+    return errors
 
 
 def _left_out_errors(
-    fold: Candidates, alphas: np.ndarray, S: np.ndarray, intercept: bool
+    fold: Candidates, alphas: np.ndarray, S: np.ndarray, intercept: bool, matrices: Matrices
 ) -> np.ndarray:
     """Squared left-out error of every alpha: ``e = U diag(a) U.T y / (1 - h)``."""
     factors = fold.view.factors
-    S = _centered(S, fold.view.train, intercept)
-    U = factors.basis.astype(np.float64)
-    R = U.T @ (S @ U)
+    U, w = factors.basis, factors.eigenvalues
+    S = _Centered(S, fold.view.train, intercept)
+    R = matrices.empty((U.shape[1], U.shape[1]))
+    for some in spans(U.shape[1], TRACE_STEP):
+        moved = S.times(U[:, some])
+        inner = np.zeros((U.shape[1], width(some)))
+        for rows in spans(len(U), TRACE_STEP):
+            inner += U[rows].T.astype(np.float64) @ moved[rows]
+        R[:, some] = inner
     errors = np.zeros(len(alphas))
-    for i, alpha in enumerate(alphas):
-        A = U * (alpha / (factors.eigenvalues + alpha))
-        squares = np.einsum("ik,ik->i", A @ R, A)
-        errors[i] = squares @ fold.leverage[i] ** 2
+    for rows in spans(len(U), TRACE_STEP):
+        block = U[rows].astype(np.float64)
+        for i, alpha in enumerate(alphas):
+            A = block * (alpha / (w + alpha))
+            squares = np.einsum("ik,ik->i", A @ R, A)
+            errors[i] += squares @ fold.leverage[i, rows] ** 2
     return errors

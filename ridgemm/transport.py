@@ -13,36 +13,34 @@ from typing import Any
 import numpy as np
 from cloudpickle import CloudPickler
 
+from ridgemm.errors import StorageError
 from ridgemm.private import private_name
 
-_LARGE = 1 << 20
+# bytes from which a value travels in a file: all workers then share it as file cache
+_LARGE = 1 << 12
+_ALIGNMENT = 64
 
 
 class _Pickler(CloudPickler):
-    """Replaces arrays in files, and large ones in RAM, by where they lie."""
+    """Replaces arrays in files by where they lie, and sets large ones in RAM aside."""
 
-    def __init__(self, file: io.BytesIO, scratch: Path):
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
-        self._scratch = scratch
-        self._written: dict[int, tuple[np.ndarray, Path]] = {}
+    def __init__(self, file: io.BytesIO):
+        self.aside: list[memoryview] = []
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=self._is_within)
 
     def reducer_override(self, value: Any) -> Any:
-        if not isinstance(value, np.ndarray) or value.dtype.hasobject:
-            return super().reducer_override(value)
-        root = _root(value)
-        if root is not None:
-            return _open, _place(value, root)
-        if type(value) is np.ndarray and value.nbytes > _LARGE:
-            return _open_npy, (str(self._write(value)),)
+        if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            root = _root(value)
+            if root is not None:
+                return _open, _place(value, root)
         return super().reducer_override(value)
 
-    def _write(self, array: np.ndarray) -> Path:
-        # the array is kept, so that its address stays its own for as long as this pickler lives
-        if id(array) not in self._written:
-            path = self._scratch / f"{private_name('array')}.npy"
-            np.save(path, array)
-            self._written[id(array)] = (array, path)
-        return self._written[id(array)][1]
+    def _is_within(self, buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes <= _LARGE:
+            return True
+        self.aside.append(raw)
+        return False
 
 
 def pack(job: Any, scratch: Path) -> bytes:
@@ -52,21 +50,49 @@ def pack(job: Any, scratch: Path) -> bytes:
     ----------
     job : picklable
     scratch : Path
-        Where large arrays of RAM are written; it has to outlive the workers' tasks.
+        Where large arrays of RAM are written, to one file; it has to outlive the workers' tasks.
+
+    Raises
+    ------
+    StorageError
+        That file cannot be written.
 
     Examples
     --------
     >>> unpack(pack(np.arange(3), Path())).tolist()
     [0, 1, 2]
     """
-    file = io.BytesIO()
-    _Pickler(file, scratch).dump(job)
-    return file.getvalue()
+    body = io.BytesIO()
+    pickler = _Pickler(body)
+    pickler.dump(job)
+    path, places = _write(pickler.aside, scratch) if pickler.aside else ("", [])
+    return pickle.dumps((body.getvalue(), path, places))
 
 
 def unpack(message: bytes) -> Any:
-    """The job of a message: its arrays are memory-mapped, writable where they were."""
-    return pickle.loads(message)
+    """The job of a message: its arrays are memory-mapped, those of files writable if they were."""
+    body, path, places = pickle.loads(message)
+    whole = np.memmap(path, np.uint8, "r") if places else None
+    return pickle.loads(body, buffers=[whole[start:stop] for start, stop in places])
+
+
+def _write(values: list[memoryview], scratch: Path) -> tuple[str, list[tuple[int, int]]]:
+    """Write values to one file, and tell where each begins and ends."""
+    path, places, end = scratch / private_name("arrays"), [], 0
+    try:
+        with open(path, "wb") as file:
+            for value in values:
+                start = -(-end // _ALIGNMENT) * _ALIGNMENT
+                file.write(bytes(start - end))
+                file.write(value)
+                end = start + value.nbytes
+                places.append((start, end))
+    except OSError as error:
+        raise StorageError(
+            f"{str(scratch)!r} cannot be written ({error.strerror or error}); free some space, or "
+            "choose another folder, and make the same call again."
+        ) from error
+    return str(path), places
 
 
 def _root(array: np.ndarray) -> np.memmap | None:
@@ -112,7 +138,3 @@ def _open(
     buffer = np.memmap(path, np.uint8, mode, offset=start, shape=(n_bytes,))
     # of the subclass: who writes it wants to flush it
     return np.ndarray.__new__(np.memmap, shape, dtype, buffer, inside, strides)
-
-
-def _open_npy(path: str) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -177,7 +177,7 @@ def permute(
 ) -> dict[str, bytes]:
     """Bits of a small permutation test in the run folder `out`, in many tasks."""
     X, Y = problem() if data is None else data
-    options = {"cv": 2, "n_permutations": 12, **options}
+    options = {"cv": 2, "n_permutations": 6, **options}
     ridge = RidgeCV((1.0, 30.0), **{"cv": 2, **(model or {})})
     small = {"_TASK_FLOPS": 1.0, "STRIP": strip, "_AT_ONCE": 4}
     with mock.patch.multiple(nullplan, **small):
@@ -209,7 +209,7 @@ TESTS = {
 # arrays larger than a manifest and than a buffer of the C library
 LARGE = {
     "large fit": _fit(data=problem(n=700, p=60, t=600), solver="primal-statistics"),
-    "large null": _permute(data=problem(t=600), n_permutations=2, strip=32),
+    "large null": _permute(data=problem(t=600), n_permutations=2, strip=128),
 }
 CALLS = FITS | TESTS | LARGE
 

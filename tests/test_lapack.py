@@ -10,8 +10,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from ridgemm import RidgeCV, fitplan, lapack, nullplan, permutation_test
 from ridgemm.eigen import EPS, constant_first, eigenbasis, triangle
-from ridgemm.lapack import Matrices, cholesky, eigh, triangle_of
-from ridgemm.store import MANIFEST
+from ridgemm.factors import FactorMaker
+from ridgemm.lapack import Matrices, cholesky, eigh, svd, triangle_of
+from ridgemm.sources import as_source
+from ridgemm.store import MANIFEST, Store
 from tests import strategies
 
 SCALES = (1e-12, 1e-3, 1.0, 1e6, 1e20)
@@ -113,6 +115,61 @@ def test_triangle_of_is_that_of_numpy(n):
     R = A.copy()
     triangle_of(R)
     assert_allclose(np.abs(R), np.abs(np.linalg.qr(A, "r")), rtol=0, atol=1e-12)
+
+
+@many
+@given(B=factors(), n_more=st.integers(0, 60))
+def test_triangle_of_a_tall_matrix(folder, B, n_more):
+    # as a tiled QR has it: what is left of the blocks before, and a block
+    A = np.concatenate([B, B[np.arange(n_more) % len(B)] / 2])
+    n = A.shape[1]
+    if n == 0:
+        return
+    _, spoilt = both_ways(folder, A, lambda A, _: triangle_of(A))
+    R = spoilt[:n]
+    assert_array_equal(R, np.triu(R))
+    size = np.linalg.norm(A, 2)
+    assert_allclose(R.T @ R, A.T @ A, rtol=0, atol=20 * len(A) * EPS * size**2)
+
+
+@many
+@given(B=factors())
+def test_svd(folder, B):
+    A = np.ascontiguousarray(B.T)
+    if not len(A):
+        return
+    (singular, V), _ = both_ways(folder, A, svd)
+    size = np.linalg.norm(A, 2)
+    assert V.shape == A.shape and np.all(np.diff(singular) <= 0)
+    ref = np.linalg.svd(A, compute_uv=False)
+    assert_allclose(singular, ref, rtol=0, atol=20 * len(B) * EPS * size)
+    assert_allclose(V @ V.T, np.eye(len(V)), rtol=0, atol=20 * len(B) * EPS)
+    # what is left of A outside of the vectors, and their lengths
+    assert_allclose((A @ V.T) @ V, A, rtol=0, atol=20 * len(B) * EPS * size)
+    lengths = np.linalg.norm(A @ V.T, axis=0)
+    assert_allclose(lengths, singular, rtol=0, atol=20 * len(B) * EPS * size)
+
+
+def test_svd_beyond_the_integers_of_lapack(monkeypatch):
+    A = np.random.default_rng(0).standard_normal((5, 9))
+    ref = svd(A.copy(), Matrices())
+    monkeypatch.setattr(lapack, "LARGEST_RANK", 4)
+    for ours, theirs in zip(svd(A, Matrices()), ref, strict=True):
+        assert_allclose(np.abs(ours), np.abs(theirs), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("n", "block"), [(30, 4), (30, 7), (30, 40), (8, 3), (9, 2), (3, 64)])
+def test_r_of_a_tiled_qr(n, block, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 8)) + 1e3
+    source, shift = as_source(X, "X"), X.mean(axis=0).astype(np.float32)
+    maker = FactorMaker(source, shift, Store(tmp_path, False), "", True, True, block, tmp_path)
+    rows = np.sort(rng.permutation(40)[:n])
+    mean, scale = maker._row_moments(rows)
+    R = maker._triangle(rows, mean, scale)
+    assert R.shape == (min(n, 8), 8)
+    exact = (X[rows] - X[rows].mean(axis=0)) / X[rows].std(axis=0)
+    assert_allclose(R.T @ R, exact.T @ exact, rtol=0, atol=1e-8 * n)
 
 
 def test_beyond_the_integers_of_lapack(monkeypatch):
@@ -235,16 +292,21 @@ FITTED = ("coef_", "intercept_", "alpha_", "best_score_", "cv_scores_", "x_offse
 ROUTES = [
     ("primal-statistics", dict(cv=3)),
     ("primal-products", dict(cv=3)),
+    ("svd-products", dict(cv=3)),
+    ("svd-loo", dict(cv="loo")),
+    ("svd-gcv", dict(cv="gcv")),
     ("primal-loo", dict(cv="loo")),
     ("primal-gcv", dict(cv="gcv")),
     ("dual-products", dict(cv=3)),
     ("dual-trace", dict(cv=3, alpha_per_target=False)),
+    ("dual-trace", dict(cv="loo", alpha_per_target=False)),
     ("dual-loo", dict(cv="loo")),
     ("dual-gcv", dict(cv="gcv")),
 ]
 NULLS = [
     ("primal-statistics", {}, {}),
     ("primal-products", {}, {}),
+    ("svd-products", {}, {}),
     ("dual-operators", {}, {}),
     ("dual-products", {}, {}),
     ("dual-products", dict(cv="loo"), {}),
@@ -287,7 +349,7 @@ def in_files(monkeypatch):
 
         monkeypatch.setattr(lapack, "create_array", note)
         for module in (fitplan, nullplan):
-            monkeypatch.setattr(module, "needs_files", lambda family, *_: family != "svd")
+            monkeypatch.setattr(module, "needs_files", lambda *_: True)
         return made
 
     return switch
@@ -321,6 +383,9 @@ def test_a_fit_in_files_has_the_bits_of_one_in_ram(
     # every fold, and at least the fit of all samples, has a matrix and its workspace there
     assert len(made) >= 2 * comp.factors_computed_
     assert max(np.prod(shape) for shape in made) >= 2 * side**2
+    if route.endswith("trace"):
+        # Y Y.T of the targets, in both precisions
+        assert made.count((60, 60)) >= 2
     for name in FITTED:
         assert_array_equal(getattr(ref, name), getattr(comp, name), err_msg=name)
     assert entries(tmp_path / "ram") == entries(tmp_path / "files")

@@ -1,8 +1,9 @@
 """`memory_limit` is kept: what a plan accepts runs under the operating system's own limit.
 
-Fits, predictions, scores and permutation tests of drawn shapes run by every route in a process
-whose RLIMIT_DATA leaves it `memory_limit` above what importing took. A limit that the plan refuses
-is raised to the one that the refusal names.
+Fits, predictions, scores and permutation tests of drawn shapes run by every route in processes
+whose RLIMIT_DATA leaves them `memory_limit` above what importing took: each worker its share, and
+the calling process what is left. Meanwhile the sum of what all of them hold is sampled. A limit
+that the plan refuses is raised to the one that the refusal names.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ import traceback
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -28,7 +30,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from bench import memory
-from ridgemm import MemoryLimitError, RidgeCV, blas, permutation_test
+from bench._memory import anonymous_bytes, family, peak_memory
+from ridgemm import MemoryLimitError, RidgeCV, blas, engine, nullplan, nullrun, permutation_test
+from ridgemm.fitplan import OVERHEAD
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
 
 if linux := sys.platform.startswith("linux"):
@@ -203,37 +207,86 @@ def warm_workers(case: Case, folder: Path):
                 os.kill(pid, signal.SIGKILL)
 
 
-@contextlib.contextmanager
-def bounded(limit: int, imported: int, workers: dict[int, int]):
-    """Let this process use `limit` above what importing took, and each of W workers a W-th of it.
+class Shares:
+    """Bounds of this process and its workers, whose sum is the limit and what importing took.
 
     Address space counts from now on, what is in use already is taken off: buffers and stacks
-    that were reserved before, and only in part used, are no part of the program's memory. The
-    system bounds one process at a time: that parent and workers keep the limit together, not only
-    all workers together, is not shown here.
+    that were reserved before, and only in part used, are no part of the program's memory.
+    While tasks run, every worker has the share that the plan gives it; while they wait, they hold
+    what a process holds beside its arrays. The rest is this process's.
     """
-    shares = {os.getpid(): (limit, imported)}
-    shares |= {pid: (limit // len(workers), taken) for pid, taken in workers.items()}
-    gc.collect()
-    for pid, (share, taken) in shares.items():
-        used = status_bytes("RssAnon", pid) - taken
-        _bound(pid, status_bytes("VmData", pid) + share - used)
+
+    def __init__(self, limit: int, imported: int, workers: dict[int, int]):
+        gc.collect()
+        self.limit, self.workers, self.worker_share = limit, workers, OVERHEAD
+        taken = {os.getpid(): imported} | workers
+        self.zero = {
+            pid: status_bytes("VmData", pid) - (status_bytes("RssAnon", pid) - before)
+            for pid, before in taken.items()
+        }
+
+    def bound(self, worker_share: int) -> None:
+        self._bound(os.getpid(), self.limit - len(self.workers) * worker_share)
+        for pid in self.workers:
+            self._bound(pid, worker_share)
+
+    def _bound(self, pid: int, share: int) -> None:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+        resource.prlimit(pid, resource.RLIMIT_DATA, (self.zero[pid] + share, hard))
+
+    def lift(self) -> None:
+        for pid in self.zero:
+            with contextlib.suppress(ProcessLookupError):
+                _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+                resource.prlimit(pid, resource.RLIMIT_DATA, (resource.RLIM_INFINITY, hard))
+
+    # what the calls below are replaced by
+
+    def make_plan(self, *args):
+        plan = MAKE_PLAN(*args)
+        self.worker_share = plan.worker_bytes
+        return plan
+
+    def kept_plan(self, problem, chosen):
+        plan = KEPT_PLAN(problem, chosen)
+        self.worker_share = nullplan.worker_bytes(problem, plan)
+        return plan
+
+    def map_tasks(self, *args) -> None:
+        self.bound(self.worker_share)
+        try:
+            map_tasks(*args)
+        finally:
+            self.bound(OVERHEAD)
+
+
+MAKE_PLAN, KEPT_PLAN = engine.make_plan, nullrun.kept_plan
+
+
+@contextlib.contextmanager
+def bounded(limit: int, imported: int, workers: dict[int, int]):
+    """Let this process and its workers together use `limit` above what importing took."""
+    shares = Shares(limit, imported, workers)
+    patches = contextlib.ExitStack()
+    if workers:
+        for module in (engine, nullrun):
+            patches.enter_context(mock.patch.object(module, "map_tasks", shares.map_tasks))
+        patches.enter_context(mock.patch.object(engine, "make_plan", shares.make_plan))
+        patches.enter_context(mock.patch.object(nullrun, "kept_plan", shares.kept_plan))
+    others = sum(map(anonymous_bytes, set(family(os.getpid())) - set(shares.zero)))
     try:
-        with pytest.raises(MemoryError):
-            # well above: stacks of threads that are just ending are counted as taken before
-            np.empty(limit + 64 * MB, dtype=np.uint8)
-        yield
+        with patches, peak_memory() as memory:
+            shares.bound(OVERHEAD)
+            with pytest.raises(MemoryError):
+                # well above: stacks of threads that are just ending are counted as taken before
+                np.empty(limit + 64 * MB, dtype=np.uint8)
+            yield
         # a worker that was replaced would have escaped its limit
         assert all(Path(f"/proc/{pid}").exists() for pid in workers)
+        together = memory.peak - imported - sum(workers.values()) - others
+        assert together <= limit, f"{together} bytes together"
     finally:
-        for pid in shares:
-            with contextlib.suppress(ProcessLookupError):
-                _bound(pid, resource.RLIM_INFINITY)
-
-
-def _bound(pid: int, n_bytes: int) -> None:
-    _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
-    resource.prlimit(pid, resource.RLIMIT_DATA, (n_bytes, hard))
+        shares.lift()
 
 
 def check(case: Case, folder: Path, imported: int) -> None:
@@ -437,7 +490,7 @@ def cases(draw, scale: Scale):
         per_target=solver != "dual-trace" and draw(st.booleans()),
         scoring=draw(st.sampled_from(scorings)),
         standardize=cv != "loo" and draw(st.booleans()),
-        n_jobs=draw(st.sampled_from((1, 1, 1, 2))),
+        n_jobs=draw(st.sampled_from((1, 1, 2, 3))),
         x_dtype=draw(st.sampled_from(("float32", "float64", "int8"))),
         y_dtype=draw(st.sampled_from(("float32", "float64"))),
         mean=draw(st.sampled_from((0, 60))),
