@@ -2,7 +2,7 @@
 
 from ridgemm.backends import show_config
 from ridgemm.errors import InputError, MemoryLimitError, RidgemmError, StorageError, WorkerError
-from ridgemm.estimators import RidgeCV
+from ridgemm.estimators import Ridge, RidgeCV
 from ridgemm.forecast import Forecast
 from ridgemm.maintenance import Cleaning, Verification, clean, verify
 from ridgemm.permutation import permutation_test
@@ -18,6 +18,7 @@ __all__ = [
     "InputError",
     "MemoryLimitError",
     "PermutationResult",
+    "Ridge",
     "RidgeCV",
     "RidgemmError",
     "StorageError",

@@ -41,6 +41,8 @@ class Settings:
     memory_limit : int
         Bytes.
     n_workers : int
+    alpha : (n_targets,) float64 or float, optional
+        Given; then there are no candidates, and no `cv`.
     """
 
     alphas: np.ndarray
@@ -52,6 +54,7 @@ class Settings:
     solver: str
     memory_limit: int
     n_workers: int
+    alpha: np.ndarray | float | None = None
 
     @property
     def centered(self) -> bool:
@@ -60,9 +63,16 @@ class Settings:
 
     @property
     def kind(self) -> str:
-        """ "loo", "gcv" or "folds"."""
+        """ "loo", "gcv" or "folds"; "fixed" where alpha is given."""
+        if self.alpha is not None:
+            return "fixed"
         named = isinstance(self.cv, str) and self.cv in ("loo", "gcv")
         return self.cv if named else "folds"
+
+    @property
+    def smallest_alpha(self) -> float:
+        """Of all that may be used."""
+        return float(np.min(self.alphas if self.alpha is None else self.alpha))
 
 
 @dataclass(frozen=True)
@@ -73,8 +83,8 @@ class Fitted:
     ----------
     outputs : Outputs
     alpha : (n_targets,) float64, or float
-    scores : (n_alphas, n_targets) or (n_alphas,)
-    best : (n_targets,) float64, or float
+    scores : (n_alphas, n_targets) or (n_alphas,); None where alpha was given
+    best : (n_targets,) float64, or float; the same
     x_offset : (n_features,) float32
     y_offset : (n_targets,) float64
     scale : (n_features,) float64 or None
@@ -85,8 +95,8 @@ class Fitted:
 
     outputs: Outputs
     alpha: np.ndarray | float
-    scores: np.ndarray
-    best: np.ndarray | float
+    scores: np.ndarray | None
+    best: np.ndarray | float | None
     x_offset: np.ndarray
     y_offset: np.ndarray
     scale: np.ndarray | None
@@ -100,6 +110,11 @@ def plan_fit(settings: Settings, X: Source, Y: Source, groups: Any) -> tuple[Pla
     if Y.shape[0] != n:
         raise InputError(
             f"X has {n} rows and Y has {Y.shape[0]}; both need one row for each sample."
+        )
+    if np.ndim(settings.alpha) and len(settings.alpha) != Y.shape[1]:
+        raise InputError(
+            f"alpha has {len(settings.alpha)} penalties and Y has {Y.shape[1]} targets; give one "
+            "for each target, or a number."
         )
     fold_groups = _fold_groups(settings, n, groups)
     folds = [fold for group in fold_groups for fold in group.folds]
@@ -115,7 +130,7 @@ def plan_fit(settings: Settings, X: Source, Y: Source, groups: Any) -> tuple[Pla
         shared=not settings.per_target,
         scoring=settings.scoring,
         standardize=settings.standardize,
-        smallest_alpha=settings.alphas.min() / largest_eigenvalue(X, settings.standardize),
+        smallest_alpha=settings.smallest_alpha / largest_eigenvalue(X, settings.standardize),
     )
     plan = make_plan(
         problem,
@@ -129,7 +144,7 @@ def plan_fit(settings: Settings, X: Source, Y: Source, groups: Any) -> tuple[Pla
 
 def _fold_groups(settings: Settings, n: int, groups: Any) -> list[FoldGroup]:
     if settings.kind != "folds":
-        if n < 2:
+        if n < 2 and settings.kind != "fixed":
             raise InputError(f"cv={settings.cv!r} needs at least 2 samples, but X has {n}.")
         return []
     folds = make_folds(settings.cv, n, groups)
@@ -183,7 +198,7 @@ def run_fit(
         scoring=settings.scoring,
         alphas=settings.alphas,
         per_target=settings.per_target,
-        shared=None,
+        known=settings.alpha,
         drift=drift,
         outputs=_make_outputs(plan, scratch),
     )
@@ -193,7 +208,7 @@ def run_fit(
         job = replace(
             job,
             groups=(CandidateGroup(candidate_groups[-1].atoms, ()),),
-            shared=float(settings.alphas[np.argmax(shared_mean)]),
+            known=float(settings.alphas[np.argmax(shared_mean)]),
         )
     map_tasks(partial(fit_tile, job), job.grid.tiles(), plan.n_workers, scratch)
     alpha, scores, best = _choose(job, shared_mean, plan.n_workers, scratch)
@@ -246,9 +261,11 @@ def _trace_scores(job: FitJob, matrices: Matrices) -> np.ndarray:
 
 def _choose(
     job: FitJob, shared_mean: np.ndarray | None, n_workers: int, scratch: Path
-) -> tuple[np.ndarray | float, np.ndarray, np.ndarray | float]:
+) -> tuple[np.ndarray | float, np.ndarray | None, np.ndarray | float | None]:
     """Alpha, scores and best score; a shared alpha that was not known before is refitted."""
     outputs = job.outputs
+    if job.method == "fixed":
+        return job.known, None, None
     if job.per_target:
         return job.alphas[outputs.index], _own(outputs.scores), _own(outputs.best)
     scores = shared_mean
@@ -257,7 +274,7 @@ def _choose(
         scores = np.array([row.mean(dtype=np.float64) for row in outputs.scores])
     chosen = int(np.argmax(scores))
     alpha = float(job.alphas[chosen])
-    if job.shared is None:
+    if job.known is None:
         map_tasks(partial(finish_tile, job, alpha), job.grid.tiles(), n_workers, scratch)
     return alpha, scores, float(scores[chosen])
 
@@ -281,6 +298,8 @@ def _candidates(
     whole = Fold(everything, test)
     requests.append(Request(whole, groups[-1].atoms, all_atoms, all_atoms, quadratic))
     *views, full = make_views(maker, family, requests)
+    if settings.kind == "fixed":
+        return (CandidateGroup(groups[-1].atoms, ()),), full
     if settings.kind != "folds":
         make = left_out if loo else generalised
         only = make(full, settings.alphas, family == "dual", settings.fit_intercept)

@@ -11,6 +11,10 @@ class InputError(RidgemmError, ValueError):
     """An argument or the data cannot be used; nothing has been computed."""
 
 
+class InputTypeError(InputError, TypeError):
+    """The same of a thing that is of the wrong kind altogether."""
+
+
 class MemoryLimitError(RidgemmError, ValueError):
     """The problem does not fit the memory limit; the smallest that would do is in the text."""
 

@@ -1,37 +1,20 @@
-"""RidgeCV: validate, plan, run."""
+"""RidgeCV and Ridge: their parameters, checked, and their fits."""
 
-import contextlib
-import logging
-import shutil
-import weakref
-from collections.abc import Iterator
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted
 
-from ridgemm.engine import Fitted, Settings, plan_fit, run_fit
-from ridgemm.errors import InputError, StorageError, as_path, one_line
+from ridgemm.engine import Fitted, Settings
+from ridgemm.errors import InputError, one_line
 from ridgemm.fitplan import parse_memory
 from ridgemm.mapreduce import count_workers
-from ridgemm.persistence import load_model, save_model
-from ridgemm.prediction import LinearModel, predict, primal_coefficients, score_targets
-from ridgemm.private import remove, temporary_folder
+from ridgemm.model import RidgeModel
 from ridgemm.scores import check_scoring
-from ridgemm.sources import Source, as_source
-from ridgemm.store import check_folder, check_space
-from ridgemm.tiles import spans
-
-log = logging.getLogger("ridgemm")
-
-_SAVED = ("alpha", "best_score", "cv_scores")
-_JSON = (int, float, str, type(None))
 
 
-class RidgeCV(RegressorMixin, BaseEstimator):
+class RidgeCV(RidgeModel):
     r"""Cross-validated ridge regression of very many targets, out of core.
 
     .. math:: \min_B \|Y - X B\|^2 + \alpha \|B\|^2
@@ -90,6 +73,13 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         Seconds of the stages scan, factors and targets.
     n_constant_targets_ : int
     n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features,)
+        Where X was a DataFrame with names.
+
+    Notes
+    -----
+    After a fit with a 1-D y, of shape (n_samples,), the axis of targets is left out of every
+    attribute: ``coef_`` is (n_features,), ``alpha_`` and ``intercept_`` are numbers.
 
     References
     ----------
@@ -107,6 +97,8 @@ class RidgeCV(RegressorMixin, BaseEstimator):
     >>> model.coef_.shape, bool((model.best_score_ > 0.9).all())
     ((3, 5), True)
     """
+
+    _saved = ("alpha", "best_score", "cv_scores")
 
     def __init__(
         self,
@@ -140,9 +132,9 @@ class RidgeCV(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : ndarray, memmap, path to ``.npy`` or object with 2-D slicing
+        X : ndarray, memmap, DataFrame, path to ``.npy`` or object with 2-D slicing
             (n_samples, n_features), int8 to float64, any order.
-        Y : the same, (n_samples, n_targets)
+        Y : the same, (n_samples, n_targets) or (n_samples,)
         groups : array-like of shape (n_samples,), optional
             Run, session or family of each sample; whole groups are held out.
 
@@ -159,170 +151,12 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         StorageError
             A folder cannot be written, or the disk is too full.
         """
-        settings = self.checked_settings()
-        X, Y = as_source(X, "X"), as_source(Y, "Y")
-        cache = None if self.cache_dir is None else as_path(self.cache_dir, "cache_dir")
-        if cache is not None:
-            check_folder(cache, "cache_dir")
-        plan, fold_groups = plan_fit(settings, X, Y, groups)
-        with logging_to_stderr(self.verbose), _scratch_folder(cache, plan.coef_in_file) as scratch:
-            fitted = run_fit(settings, plan, fold_groups, X, Y, cache, scratch)
-        if plan.coef_in_file:
-            self._own_folder(scratch)
-        self.plan_, self.route_ = plan, plan.route.name
-        self.n_features_in_ = X.shape[1]
-        self._adopt(fitted, X if plan.route.family == "dual" else None)
-        return self
-
-    def predict(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """Predictions of all targets.
-
-        Parameters
-        ----------
-        X : as in `fit`, (n_new, n_features)
-        out : (n_new, n_targets) float32 array or memmap, optional
-
-        Returns
-        -------
-        (n_new, n_targets) float32
-            `out` if given.
-
-        Raises
-        ------
-        InputError, MemoryLimitError
-        """
-        X = self._check_new(X)
-        return predict(self._linear, X, out, parse_memory(self.memory_limit))
-
-    def score(self, X: Any, Y: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """Score of every target on new data, by the model's own scoring.
-
-        Parameters
-        ----------
-        X, Y : as in `fit`
-        out : (n_targets,) float array, optional
-
-        Returns
-        -------
-        (n_targets,) float64
-            `out` if given.
-
-        Raises
-        ------
-        InputError
-        """
-        X, Y = self._check_new(X), as_source(Y, "Y")
-        expected = (X.shape[0], self._linear.n_targets)
-        if Y.shape != expected:
-            raise InputError(f"Y has shape {Y.shape}, but X and the model ask for {expected}.")
-        limit = parse_memory(self.memory_limit)
-        scores = score_targets(self._linear, X, Y, self.scoring, limit)
-        if out is None:
-            return scores
-        good = isinstance(out, np.ndarray) and out.shape == scores.shape
-        if not good or out.dtype.kind != "f" or not out.flags.writeable:
-            raise InputError(
-                f"out must be a writable float array of shape {scores.shape}, not "
-                f"{getattr(out, 'dtype', type(out).__name__)} {getattr(out, 'shape', '')}."
-            )
-        out[...] = scores
-        return out
-
-    def save(self, folder: str | Path) -> None:
-        """Write the fitted model as ``.npy`` files and a JSON manifest, read by `ridgemm.load`.
-
-        A dual model is written with its primal coefficients unless its X is a ``.npy`` file,
-        which is then referred to by path.
-
-        Raises
-        ------
-        StorageError
-            The folder exists already or cannot be written.
-        """
-        check_is_fitted(self, "alpha_")
-        arrays = {name: np.asarray(getattr(self, f"{name}_")) for name in _SAVED}
-        parameters = {
-            name: value if isinstance(value, _JSON) else repr(value)
-            for name, value in self.get_params().items()
-        }
-        manifest = {
-            "kind": "RidgeCV",
-            "parameters": {**parameters, "alphas": np.asarray(self.alphas).tolist()},
-            "route": self.route_,
-            "n_constant_targets": self.n_constant_targets_,
-        }
-        if hasattr(self, "plan_"):
-            manifest |= {"plan": str(self.plan_).splitlines(), "took": self.took_}
-        save_model(as_path(folder, "folder"), self._linear, arrays, manifest)
-
-    @classmethod
-    def from_folder(cls, folder: Path) -> "RidgeCV":
-        """A model that `save` wrote; `ridgemm.load` calls this."""
-        linear, arrays, manifest = load_model(folder)
-        try:
-            return cls._from_parts(linear, arrays, manifest)
-        except (KeyError, TypeError, ValueError) as error:
-            raise StorageError(
-                f"{str(folder)!r} holds a manifest that is damaged ({one_line(error)}); fit and "
-                "save the model again."
-            ) from error
-
-    @classmethod
-    def _from_parts(cls, linear, arrays, manifest) -> "RidgeCV":
-        model = cls(**manifest["parameters"])
-        for name in _SAVED:
-            # a shared alpha and its score are scalars
-            setattr(model, f"{name}_", arrays[name][()])
-        model.x_offset_, model.y_offset_ = linear.x_offset, linear.y_offset
-        model.route_, model.n_features_in_ = manifest["route"], len(linear.x_offset)
-        model.n_constant_targets_ = manifest["n_constant_targets"]
-        model._linear, model._primal = linear, None
-        return model
-
-    @property
-    def coef_(self) -> np.ndarray:
-        """(n_targets, n_features) float32; a dual model makes it when first asked."""
-        check_is_fitted(self, "alpha_")
-        if self._linear.train is None:
-            return self._linear.coef
-        if self._primal is None:
-            n_bytes = 4 * self._linear.n_targets * self.n_features_in_
-            limit = parse_memory(self.memory_limit)
-            path = None
-            if n_bytes > limit // 4:
-                folder = temporary_folder(self.cache_dir)
-                self._own_folder(folder)
-                check_space(folder, n_bytes, "coef_")
-                path = folder / "coef.npy"
-            self._primal = primal_coefficients(self._linear, path, limit)
-        return self._primal
-
-    @property
-    def dual_coef_(self) -> np.ndarray:
-        """(n_targets, n_samples) float32, of a dual model."""
-        check_is_fitted(self, "alpha_")
-        if self._linear.train is None:
-            raise AttributeError(f"a model of route {self.route_} has no dual coefficients")
-        return self._linear.coef
-
-    @property
-    def intercept_(self) -> np.ndarray:
-        """(n_targets,) float64: the prediction at x = 0."""
-        check_is_fitted(self, "alpha_")
-        linear, coef = self._linear, self.coef_
-        intercept = linear.y_offset.copy()
-        # float64 blocks of a few MB
-        for strip in spans(len(coef), 256):
-            for columns in spans(self.n_features_in_, 4096):
-                block = coef[strip, columns].astype(np.float64)
-                intercept[strip] -= block @ linear.x_offset[columns]
-        return intercept
+        return self._fit(X, Y, groups)
 
     def checked_settings(self) -> Settings:
         """The parameters, checked; what needs no data is refused here."""
         check_scoring(self.scoring)
-        if not isinstance(self.verbose, Real):
-            raise InputError(f"verbose={one_line(self.verbose)} is not a number; use 0 or 1.")
+        _check_verbose(self.verbose)
         kind = self.cv if isinstance(self.cv, str) else "folds"
         if kind == "loo" and self.standardize:
             raise InputError(
@@ -337,7 +171,7 @@ class RidgeCV(RegressorMixin, BaseEstimator):
                 "prediction; use 'r2' or 'neg_mean_squared_error', or cv='loo'."
             )
         return Settings(
-            alphas=_check_alphas(self.alphas),
+            alphas=_check_alphas(self.alphas, "alphas"),
             cv=self.cv,
             scoring=self.scoring,
             per_target=bool(self.alpha_per_target),
@@ -348,75 +182,131 @@ class RidgeCV(RegressorMixin, BaseEstimator):
             n_workers=count_workers(self.n_jobs),
         )
 
-    def _adopt(self, fitted: Fitted, train: Source | None) -> None:
-        outputs = fitted.outputs
-        self.alpha_, self.best_score_, self.cv_scores_ = fitted.alpha, fitted.best, fitted.scores
-        self.x_offset_, self.y_offset_ = fitted.x_offset, fitted.y_offset
-        self.factors_computed_, self.took_ = fitted.factors_computed, fitted.took
-        self.n_constant_targets_ = int(outputs.constant.sum())
-        self._linear = LinearModel(
-            outputs.coef, fitted.x_offset, fitted.y_offset, train, fitted.scale
+    @property
+    def _scoring(self) -> str:
+        return self.scoring
+
+    def _adopt(self, fitted: Fitted, *args: Any) -> None:
+        super()._adopt(fitted, *args)
+        self.best_score_, self.cv_scores_ = fitted.best, fitted.scores
+        if self._single and fitted.scores.ndim == 2:
+            self.best_score_, self.cv_scores_ = fitted.best[0], fitted.scores[:, 0]
+
+
+class Ridge(RidgeModel):
+    r"""Ridge regression of very many targets with penalties that are known, out of core.
+
+    .. math:: \min_B \|Y - X B\|^2 + \alpha \|B\|^2
+
+    with one alpha, or one for each target. The fit is that which `RidgeCV` makes once it has
+    chosen: X is factored once, whatever the number of alphas.
+
+    Parameters
+    ----------
+    alpha : float or array-like of shape (n_targets,)
+        Positive penalties, as scikit-learn's (not squared).
+    fit_intercept, standardize, memory_limit, cache_dir, n_jobs, verbose
+        As in `RidgeCV`.
+    solver : str
+        "auto", a family ("primal", "svd", "dual"), or a name as in ``route_``.
+
+    Attributes
+    ----------
+    alpha_ : float or ndarray of shape (n_targets,)
+    coef_ : ndarray or memmap of shape (n_targets, n_features), float32
+    intercept_ : ndarray of shape (n_targets,), float64
+    route_, plan_, factors_computed_, took_, n_constant_targets_, n_features_in_ :
+        As in `RidgeCV`, like ``x_offset_`` and ``y_offset_``.
+
+    Notes
+    -----
+    After a fit with a 1-D y the axis of targets is left out of every attribute.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, Y = rng.standard_normal((60, 5)), rng.standard_normal((60, 3))
+    >>> Ridge(alpha=[1.0, 10.0, 100.0]).fit(X, Y).coef_.shape
+    (3, 5)
+    """
+
+    def __init__(
+        self,
+        alpha: Any = 1.0,
+        *,
+        fit_intercept: bool = True,
+        standardize: bool = False,
+        solver: str = "auto",
+        memory_limit: int | str | None = None,
+        cache_dir: str | Path | None = None,
+        n_jobs: int = 1,
+        verbose: int = 0,
+    ):
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.standardize = standardize
+        self.solver = solver
+        self.memory_limit = memory_limit
+        self.cache_dir = cache_dir
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def fit(self, X: Any, Y: Any) -> "Ridge":
+        """Fit all samples.
+
+        Parameters
+        ----------
+        X, Y : as in `RidgeCV.fit`
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError, MemoryLimitError, StorageError
+            As `RidgeCV.fit`.
+        """
+        return self._fit(X, Y)
+
+    def checked_settings(self) -> Settings:
+        """The parameters, checked; what needs no data is refused here."""
+        _check_verbose(self.verbose)
+        alpha = _check_alphas(self.alpha, "alpha")
+        return Settings(
+            alphas=alpha[:0],
+            cv=None,
+            scoring=self._scoring,
+            per_target=True,
+            fit_intercept=bool(self.fit_intercept),
+            standardize=bool(self.standardize),
+            solver=self.solver,
+            memory_limit=parse_memory(self.memory_limit),
+            n_workers=count_workers(self.n_jobs),
+            alpha=float(alpha[0]) if np.ndim(self.alpha) == 0 else alpha,
         )
-        self._primal = None
-
-    def _own_folder(self, folder: Path) -> None:
-        """Remove `folder` when the model is gone."""
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-
-    def _check_new(self, X: Any) -> Source:
-        check_is_fitted(self, "alpha_")
-        X = as_source(X, "X")
-        if X.shape[1] != self.n_features_in_:
-            raise InputError(
-                f"X has {X.shape[1]} features, but the model was fitted with {self.n_features_in_}."
-            )
-        return X
 
 
-def _check_alphas(alphas: Any) -> np.ndarray:
+def _check_verbose(verbose: Any) -> None:
+    if not isinstance(verbose, Real):
+        raise InputError(f"verbose={one_line(verbose)} is not a number; use 0 or 1.")
+
+
+def _check_alphas(alphas: Any, name: str) -> np.ndarray:
     try:
         if np.asarray(alphas).dtype.kind == "c":
             raise TypeError("complex")
         alphas = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
-            f"alphas={one_line(alphas)} are not numbers; give positive penalties."
+            f"{name}={one_line(alphas)} are not numbers; give positive penalties."
         ) from error
     if alphas.ndim != 1 or alphas.size == 0:
-        raise InputError(f"alphas has shape {alphas.shape}; give a list of at least one penalty.")
+        raise InputError(f"{name} has shape {alphas.shape}; give a list of at least one penalty.")
     wrong = alphas[~((alphas > 0) & (alphas < np.inf))]
     if len(wrong):
         raise InputError(
-            f"alphas holds {wrong[0]}; penalties must be positive and finite (for no penalty "
+            f"{name} holds {wrong[0]}; penalties must be positive and finite (for no penalty "
             "give one that is small against the eigenvalues of X.T @ X)."
         )
     return alphas
-
-
-@contextlib.contextmanager
-def logging_to_stderr(verbose: int) -> Iterator[None]:
-    """Show the log on stderr for a while."""
-    if verbose <= 0:
-        yield
-        return
-    handler, level = logging.StreamHandler(), log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-
-
-@contextlib.contextmanager
-def _scratch_folder(cache: Path | None, keep: bool) -> Iterator[Path]:
-    """A temporary folder beside the cache, removed at the end or, with `keep`, on an error."""
-    folder = temporary_folder(cache)
-    try:
-        yield folder
-    except BaseException:
-        remove(folder)
-        raise
-    if not keep:
-        remove(folder)

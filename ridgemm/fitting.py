@@ -65,15 +65,15 @@ class FitJob:
         The last one's atoms cover all samples.
     full : FoldView
         All samples, in atoms of the last group.
-    method : {"statistics", "products", "loo", "gcv"}
+    method : {"statistics", "products", "loo", "gcv", "trace", "fixed"}
     products : bool
         Cross-products with X are made (primal routes).
     scoring : str
     alphas : (n_alphas,) float64
     per_target : bool
         Choose alpha within the task.
-    shared : float or None
-        The alpha of all targets, where it is known before.
+    known : (n_targets,) float64, float or None
+        The alpha of each target or of all, where it is known before.
     drift : (n_features,) or (n_train,) float32, optional
         What the float32 offset of X adds to a prediction, per coefficient.
     outputs : Outputs
@@ -88,7 +88,7 @@ class FitJob:
     scoring: str
     alphas: np.ndarray
     per_target: bool
-    shared: float | None
+    known: np.ndarray | float | None
     drift: np.ndarray | None
     outputs: Outputs
 
@@ -126,11 +126,11 @@ def _close_strip(
     outputs.constant[target] = tile.is_constant(view, strip)
     outputs.offset[target] = tile.train_mean(view, strip)
     Z = tile.project_all(view, strip, workspace)
-    if job.per_target:
+    if job.known is not None:
+        alpha = np.broadcast_to(job.known, job.grid.n_targets)[target]
+    elif job.per_target:
         first_best(scores[:, strip], outputs.index[target], outputs.best[target])
         alpha = job.alphas[outputs.index[target]]
-    elif job.shared is not None:
-        alpha = np.full(width(strip), job.shared)
     else:
         outputs.coef[target, : len(Z)] = Z.T
         return

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ridgemm.errors import InputError, as_path, one_line
-from ridgemm.estimators import RidgeCV, logging_to_stderr
+from ridgemm.estimators import RidgeCV
 from ridgemm.folds import Fold, make_folds
 from ridgemm.mapreduce import count_workers
+from ridgemm.model import logging_to_stderr
 from ridgemm.nullrun import NullRun, Options
 from ridgemm.private import remove, temporary_folder
 from ridgemm.results import PermutationResult
@@ -188,6 +189,11 @@ def prepare(
         null, bool(two_sided), missing, min_shift, tail, stop, bool(keep_null), progress
     )
     options.check()
+    if not isinstance(model, RidgeCV):
+        raise InputError(
+            f"model={one_line(model)} is no RidgeCV, whose choice of alpha is part of the test; "
+            "for an alpha that is known give RidgeCV([alpha])."
+        )
     settings = model.checked_settings()
     if n_jobs is not None:
         settings = replace(settings, n_workers=count_workers(n_jobs))

@@ -83,7 +83,7 @@ def load_model(folder: Path) -> tuple[LinearModel, dict[str, np.ndarray], dict[s
             "fit and save the model again."
         )
     arrays = dict(read_entry(folder))
-    missing = {"coef", "x_offset", "y_offset", "alpha", "best_score", "cv_scores"} - set(arrays)
+    missing = {"coef", "x_offset", "y_offset", "alpha"} - set(arrays)
     train = manifest.get("train", 0)
     if missing or not (train is None or isinstance(train, str)):
         raise StorageError(f"{str(folder)!r} holds a manifest that is damaged; save it again.")

@@ -91,7 +91,7 @@ def predict(model: LinearModel, X: Source, out: np.ndarray | None, limit: int) -
     steps = model.steps(shape[0], limit, n_bytes, scored=False)
     if out is None:
         out = np.empty(shape, dtype=np.float32)
-    _check_out(out, shape)
+    check_out(out, shape)
 
     def write(rows: slice, strip: slice, prediction: np.ndarray) -> None:
         np.add(prediction, model.y_offset[strip], out=out[rows, strip], casting="unsafe")
@@ -218,7 +218,8 @@ def _strip_prediction(
     return prediction
 
 
-def _check_out(out: np.ndarray, shape: tuple[int, int]) -> None:
+def check_out(out: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Refuse what predictions of a shape cannot be written to."""
     fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype == np.float32
     if not fits or not out.flags.writeable:
         raise InputError(

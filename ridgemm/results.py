@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.errors import InputError, RidgemmError, StorageError, as_path, one_line
-from ridgemm.estimators import RidgeCV
+from ridgemm.estimators import Ridge, RidgeCV
 from ridgemm.null import count_exceedances, fdr_pvalues, fwer_pvalues, pvalues, tail_statistic
 from ridgemm.private import private_folder
 from ridgemm.store import (
@@ -269,10 +269,10 @@ def _write(folder: Path, arrays: dict[str, np.ndarray], manifest: dict[str, Any]
         raise storage_error(folder, error) from error
 
 
-_KINDS = {"RidgeCV": RidgeCV, "PermutationResult": PermutationResult}
+_KINDS = {"RidgeCV": RidgeCV, "Ridge": Ridge, "PermutationResult": PermutationResult}
 
 
-def load(folder: str | Path) -> RidgeCV | PermutationResult:
+def load(folder: str | Path) -> RidgeCV | Ridge | PermutationResult:
     """Read what ``save`` or a run left in a folder.
 
     Parameters
@@ -281,7 +281,7 @@ def load(folder: str | Path) -> RidgeCV | PermutationResult:
 
     Returns
     -------
-    RidgeCV or PermutationResult
+    RidgeCV, Ridge or PermutationResult
 
     Raises
     ------

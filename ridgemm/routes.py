@@ -8,7 +8,8 @@ primal-products         tall, small folds: held-out predictions by products
 svd-products            as primal-products, from a tiled QR, for alphas too small for a Gram
 dual-products           wide: held-out predictions from sub-blocks of one n x n Gram
 dual-trace              one alpha for all targets, by the trace identity; also LOO
-primal-, svd-, dual-    ``-loo`` and ``-gcv``: all samples fitted once
+primal-, svd-, dual-    ``-loo`` and ``-gcv``: all samples fitted once; ``-fixed``: with alphas
+                        that are given
 ======================  =====================================================================
 
 Costs are float32 flops; the square-matrix work is float64 and weighs twice, an
@@ -25,6 +26,7 @@ METHODS = {
     "folds": ("statistics", "products", "trace"),
     "loo": ("loo", "trace"),
     "gcv": ("gcv",),
+    "fixed": ("fixed",),
 }
 EIGH = 18
 # smallest alpha, as a share of the largest eigenvalue, below which rounding of float32
@@ -41,7 +43,7 @@ class Problem:
     n, p, t : int
         Samples, features, targets.
     n_alphas : int
-    kind : {"folds", "loo", "gcv"}
+    kind : {"folds", "loo", "gcv", "fixed"}
     folds : tuple of (n_train, n_test)
     n_passes : int
         Fold groups, each of which reads the data once.
@@ -121,7 +123,7 @@ def _is_possible(problem: Problem, family: str, method: str) -> bool:
     if method == "statistics":
         return family == "primal"
     # LOO and GCV of a tall family subtract a fit that may interpolate: leave it some room
-    return problem.kind == "folds" or family == "dual" or problem.n >= 1.25 * problem.p
+    return problem.kind in ("folds", "fixed") or family == "dual" or problem.n >= 1.25 * problem.p
 
 
 def _factor_flops(problem: Problem, family: str) -> float:
@@ -142,7 +144,7 @@ def _target_flops(problem: Problem, family: str, method: str) -> float:
     else:
         refit = 4 * p**2 * t + (2 * n * p * t if family == "svd" else 0)
     passes = 2 * problem.n_passes * n * p * t if family == "primal" else 0
-    if method == "gcv":
+    if method in ("gcv", "fixed"):
         return refit + passes
     if method == "loo":
         return refit + passes + 2 * r * n * (n if family == "dual" else p) * t

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ridgemm.errors import InputError, one_line
+from ridgemm.errors import InputError, InputTypeError, one_line
 from ridgemm.kernels import column_moments, gather_rows
 from ridgemm.threads import Team
 from ridgemm.tiles import spans, width
@@ -123,6 +123,32 @@ def as_source(data: Any, name: str) -> Source:
     >>> as_source(np.ones((3, 2)), "X").shape
     (3, 2)
     """
+    return _checked(_as_array(data, name), name)
+
+
+def as_targets(Y: Any) -> tuple[Source, bool]:
+    """Y as a source, and whether it was given as one target without an axis for it.
+
+    Raises
+    ------
+    InputError
+        As `as_source`.
+
+    Examples
+    --------
+    >>> source, single = as_targets([1.0, 2.0, 3.0])
+    >>> source.shape, single
+    ((3, 1), True)
+    """
+    if Y is None:
+        raise InputError("Y is None: a fit requires y to be passed, but the target y is None.")
+    array = _as_array(Y, "Y")
+    single = len(array.shape) == 1
+    return _checked(np.reshape(array, (-1, 1)) if single else array, "Y"), single
+
+
+def _as_array(data: Any, name: str) -> Any:
+    """What has a shape and a dtype, whatever they are."""
     if isinstance(data, (str, os.PathLike)):
         data = _open_npy(Path(data), name)
     if isinstance(data, np.ma.MaskedArray):
@@ -133,20 +159,55 @@ def as_source(data: Any, name: str) -> Source:
     if hasattr(data, "toarray"):
         raise InputError(f"{name} is sparse; ridgemm reads dense arrays: pass {name}.toarray().")
     try:
-        if not (hasattr(data, "shape") and hasattr(data, "dtype")):
+        # a pandas Series has a shape and a dtype, but no plain slices
+        if hasattr(data, "iloc") or not (hasattr(data, "shape") and hasattr(data, "dtype")):
             data = np.asarray(data)
+        len(data.shape), np.dtype(data.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _no_array(name, error) from error
+    is_objects = isinstance(data, np.ndarray) and data.dtype.kind == "O"
+    return _numbers(data, name) if is_objects and data.size else data
+
+
+def _no_array(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"{name} is no array of numbers ({one_line(error)}); pass a NumPy array, or a path."
+    )
+
+
+def _numbers(data: np.ndarray, name: str) -> np.ndarray:
+    """An array of Python objects as numbers, where they are: a table of mixed columns is one."""
+    try:
+        return data.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = InputTypeError if isinstance(error, TypeError) else InputError
+        raise kind(
+            f"{name} has dtype object and holds what is no number ({one_line(error)}); give "
+            "numbers, int8 to float64."
+        ) from error
+
+
+def _checked(data: Any, name: str) -> Source:
+    try:
         shape, dtype = tuple(int(size) for size in data.shape), np.dtype(data.dtype)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"{name} is no array of numbers ({one_line(error)}); pass a NumPy array, or a path."
-        ) from error
+        raise _no_array(name, error) from error
     if len(shape) != 2:
         raise InputError(
             f"{name} must be 2-D (n_samples, n_{'features' if name[0] == 'X' else 'targets'}), "
-            f"but has shape {shape}; reshape a single column with {name}.reshape(-1, 1)."
+            f"but has shape {shape}. Reshape your data: {name}.reshape(-1, 1) makes one column "
+            f"of it, {name}.reshape(1, -1) one sample."
         )
     if 0 in shape:
-        raise InputError(f"{name} is empty: its shape is {shape}; give at least one row, column.")
+        raise InputError(
+            f"{name} is empty: {shape[0]} sample(s) and {shape[1]} feature(s) (shape={shape}) "
+            "while a minimum of 1 is required."
+        )
+    if dtype.kind == "c":
+        raise InputError(
+            f"{name} has dtype {dtype}. Complex data not supported: give {name}.real "
+            f"and {name}.imag side by side."
+        )
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise InputError(
             f"{name} has dtype {dtype}; ridgemm takes real numbers, int8 to float64: "

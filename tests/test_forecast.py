@@ -209,7 +209,7 @@ def test_scratch_of_a_fit_is_an_upper_bound(solver, options, tmp_path, monkeypat
         found.append(bytes_under(scratch))
         return fitted
 
-    monkeypatch.setattr("ridgemm.estimators.run_fit", run)
+    monkeypatch.setattr("ridgemm.model.run_fit", run)
     model.fit(X, Y)
     assert 0 < found[0] <= planned
 

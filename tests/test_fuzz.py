@@ -148,11 +148,10 @@ NO_MATRIX = odd(
     unknown_dtype=lambda: Foreign(_square(), dtype="torch.float32"),
     dtype_of_another_library=lambda: Foreign(_square(), dtype=object()),
 )
-DTYPES = (*strategies.DTYPES, "bool", "int64", "uint64", "uint32", ">f4", ">f8", ">i2")
+DTYPES = (*strategies.DTYPES, "bool", "int64", "uint64", "uint32", ">f4", ">f8", ">i2", "object")
 NO_DTYPES = (
     "complex64",
     "complex128",
-    "object",
     "U3",
     "S3",
     "V4",

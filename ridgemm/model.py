@@ -1,0 +1,328 @@
+"""What `RidgeCV` and `Ridge` share: a fitted linear model that predicts, scores and is saved."""
+
+import contextlib
+import logging
+import os
+import shutil
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ridgemm.engine import Fitted, Settings, plan_fit, run_fit
+from ridgemm.errors import InputError, StorageError, as_path, one_line
+from ridgemm.fitplan import parse_memory
+from ridgemm.persistence import load_model, save_model
+from ridgemm.prediction import (
+    LinearModel,
+    check_out,
+    predict,
+    primal_coefficients,
+    score_targets,
+)
+from ridgemm.private import remove, temporary_folder
+from ridgemm.sources import Source, as_source, as_targets
+from ridgemm.store import check_folder, check_space
+from ridgemm.tiles import spans
+
+log = logging.getLogger("ridgemm")
+
+_JSON = (int, float, str, type(None))
+
+
+class RidgeModel(RegressorMixin, BaseEstimator):
+    """A ridge regression of one target or very many, out of core.
+
+    Subclasses have the parameters ``memory_limit``, ``cache_dir`` and ``verbose``, and say which
+    fit they want: `checked_settings`.
+    """
+
+    # small fitted arrays that `save` writes, without their underscore
+    _saved: tuple[str, ...] = ("alpha",)
+    _scoring = "r2"
+
+    def checked_settings(self) -> Settings:
+        """The parameters, checked; what needs no data is refused here."""
+        raise NotImplementedError
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _fit(self, X: Any, Y: Any, groups: Any = None):
+        settings = self.checked_settings()
+        source, (targets, single) = as_source(X, "X"), as_targets(Y)
+        self._check_names(X, reset=True)
+        cache = None if self.cache_dir is None else as_path(self.cache_dir, "cache_dir")
+        if cache is not None:
+            check_folder(cache, "cache_dir")
+        plan, fold_groups = plan_fit(settings, source, targets, groups)
+        with logging_to_stderr(self.verbose), _scratch_folder(cache, plan.coef_in_file) as scratch:
+            fitted = run_fit(settings, plan, fold_groups, source, targets, cache, scratch)
+        if plan.coef_in_file:
+            self._own_folder(scratch)
+        self.plan_, self.route_ = plan, plan.route.name
+        self.n_features_in_ = source.shape[1]
+        self._single = single
+        self._adopt(fitted, source if plan.route.family == "dual" else None)
+        return self
+
+    def _adopt(self, fitted: Fitted, train: Source | None) -> None:
+        outputs = fitted.outputs
+        self.alpha_ = fitted.alpha
+        if self._single and np.ndim(fitted.alpha):
+            self.alpha_ = fitted.alpha[0]
+        self.x_offset_, self.y_offset_ = fitted.x_offset, fitted.y_offset
+        self.factors_computed_, self.took_ = fitted.factors_computed, fitted.took
+        self.n_constant_targets_ = int(outputs.constant.sum())
+        self._linear = LinearModel(
+            outputs.coef, fitted.x_offset, fitted.y_offset, train, fitted.scale
+        )
+        self._primal = None
+
+    def predict(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """Predictions of all targets.
+
+        Parameters
+        ----------
+        X : as in `fit`, (n_new, n_features)
+        out : (n_new, n_targets) float32 array or memmap, optional
+
+        Returns
+        -------
+        (n_new, n_targets) float32
+            `out` if given; (n_new,) if the model was fitted with a 1-D y.
+
+        Raises
+        ------
+        InputError, MemoryLimitError
+        """
+        X, limit = self._check_new(X), parse_memory(self.memory_limit)
+        if not self._single:
+            return predict(self._linear, X, out, limit)
+        if out is not None:
+            check_out(out, (X.shape[0],))
+        column = predict(self._linear, X, None if out is None else out[:, None], limit)
+        return column[:, 0] if out is None else out
+
+    def score(
+        self, X: Any, y: Any, out: np.ndarray | None = None, *, multioutput: str | None = None
+    ) -> np.ndarray | float:
+        """Score on new data: of every target, or of a 1-D y as one number.
+
+        `RidgeCV` scores by its ``scoring``, `Ridge` by R2.
+
+        Parameters
+        ----------
+        X, y : as X and Y of `fit`
+        out : (n_targets,) float array, optional
+            For the scores of the targets.
+        multioutput : {"raw_values", "uniform_average"}, optional
+            Score every target, or average them, as a tool that wants one number needs it. None
+            averages a 1-D y alone.
+
+        Returns
+        -------
+        (n_targets,) float64, or float
+            `out` if given.
+
+        Raises
+        ------
+        InputError
+        """
+        if multioutput not in (None, "raw_values", "uniform_average"):
+            raise InputError(
+                f"multioutput={one_line(multioutput)} is unknown; choose 'raw_values' or "
+                "'uniform_average'."
+            )
+        X, (Y, single) = self._check_new(X), as_targets(y)
+        expected = (X.shape[0], self._linear.n_targets)
+        if Y.shape != expected:
+            raise InputError(f"Y has shape {Y.shape}, but X and the model ask for {expected}.")
+        limit = parse_memory(self.memory_limit)
+        scores = score_targets(self._linear, X, Y, self._scoring, limit)
+        if out is not None:
+            _write_scores(scores, out)
+            return out
+        average = single if multioutput is None else multioutput == "uniform_average"
+        return float(scores.mean()) if average else scores
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted model as ``.npy`` files and a JSON manifest, read by `ridgemm.load`.
+
+        A dual model is written with its primal coefficients unless its X is a ``.npy`` file,
+        which is then referred to by path.
+
+        Raises
+        ------
+        StorageError
+            The folder exists already or cannot be written.
+        """
+        check_is_fitted(self, "alpha_")
+        arrays = {name: np.asarray(getattr(self, f"{name}_")) for name in self._saved}
+        manifest = {
+            "kind": type(self).__name__,
+            "parameters": {name: _as_json(value) for name, value in self.get_params().items()},
+            "route": self.route_,
+            "single_target": self._single,
+            "n_constant_targets": self.n_constant_targets_,
+        }
+        if hasattr(self, "feature_names_in_"):
+            manifest["feature_names"] = self.feature_names_in_.tolist()
+        if hasattr(self, "plan_"):
+            manifest |= {"plan": str(self.plan_).splitlines(), "took": self.took_}
+        save_model(as_path(folder, "folder"), self._linear, arrays, manifest)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "RidgeModel":
+        """A model that `save` wrote; `ridgemm.load` calls this."""
+        linear, arrays, manifest = load_model(folder)
+        try:
+            return cls._from_parts(linear, arrays, manifest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StorageError(
+                f"{str(folder)!r} holds a manifest that is damaged ({one_line(error)}); fit and "
+                "save the model again."
+            ) from error
+
+    @classmethod
+    def _from_parts(cls, linear, arrays, manifest) -> "RidgeModel":
+        model = cls(**manifest["parameters"])
+        for name in cls._saved:
+            # a shared alpha and its score are scalars
+            setattr(model, f"{name}_", arrays[name][()])
+        model.x_offset_, model.y_offset_ = linear.x_offset, linear.y_offset
+        model.route_, model.n_features_in_ = manifest["route"], len(linear.x_offset)
+        model.n_constant_targets_ = manifest["n_constant_targets"]
+        if "feature_names" in manifest:
+            model.feature_names_in_ = np.array(manifest["feature_names"], dtype=object)
+        model._single = bool(manifest.get("single_target", False))
+        model._linear, model._primal = linear, None
+        return model
+
+    @property
+    def coef_(self) -> np.ndarray:
+        """(n_targets, n_features) float32; a dual model makes it when first asked."""
+        check_is_fitted(self, "alpha_")
+        return self._rows_of(self._coefficients())
+
+    def _rows_of(self, coef: np.ndarray) -> np.ndarray:
+        return coef[0] if self._single else coef
+
+    def _coefficients(self) -> np.ndarray:
+        if self._linear.train is None:
+            return self._linear.coef
+        if self._primal is None:
+            n_bytes = 4 * self._linear.n_targets * self.n_features_in_
+            limit = parse_memory(self.memory_limit)
+            path = None
+            if n_bytes > limit // 4:
+                folder = temporary_folder(self.cache_dir)
+                self._own_folder(folder)
+                check_space(folder, n_bytes, "coef_")
+                path = folder / "coef.npy"
+            self._primal = primal_coefficients(self._linear, path, limit)
+        return self._primal
+
+    @property
+    def dual_coef_(self) -> np.ndarray:
+        """(n_targets, n_samples) float32, of a dual model."""
+        check_is_fitted(self, "alpha_")
+        if self._linear.train is None:
+            raise AttributeError(f"a model of route {self.route_} has no dual coefficients")
+        return self._rows_of(self._linear.coef)
+
+    @property
+    def intercept_(self) -> np.ndarray | float:
+        """(n_targets,) float64: the prediction at x = 0."""
+        check_is_fitted(self, "alpha_")
+        linear, coef = self._linear, self._coefficients()
+        intercept = linear.y_offset.copy()
+        # float64 blocks of a few MB
+        for strip in spans(len(coef), 256):
+            for columns in spans(self.n_features_in_, 4096):
+                block = coef[strip, columns].astype(np.float64)
+                intercept[strip] -= block @ linear.x_offset[columns]
+        return float(intercept[0]) if self._single else intercept
+
+    def _own_folder(self, folder: Path) -> None:
+        """Remove `folder` when the model is gone."""
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    def _check_new(self, X: Any) -> Source:
+        check_is_fitted(self, "alpha_")
+        source = as_source(X, "X")
+        self._check_names(X, reset=False)
+        if source.shape[1] != self.n_features_in_:
+            raise InputError(
+                f"X has {source.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input."
+            )
+        return source
+
+    def _check_names(self, X: Any, reset: bool) -> None:
+        """Remember the names of the features, or compare them with those that were fitted."""
+        if isinstance(X, (str, os.PathLike)):
+            if reset and hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+            return
+        try:
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+def _as_json(value: Any) -> Any:
+    """A parameter for a manifest: numbers as they are, what JSON cannot hold as its text."""
+    if isinstance(value, _JSON):
+        return value
+    try:
+        numbers = np.asarray(value)
+    except ValueError:
+        return repr(value)
+    is_list = numbers.dtype.kind in "iuf" and numbers.ndim <= 1
+    return numbers.tolist() if is_list else repr(value)
+
+
+def _write_scores(scores: np.ndarray, out: Any) -> None:
+    good = isinstance(out, np.ndarray) and out.shape == scores.shape
+    if not good or out.dtype.kind != "f" or not out.flags.writeable:
+        raise InputError(
+            f"out must be a writable float array of shape {scores.shape}, not "
+            f"{getattr(out, 'dtype', type(out).__name__)} {getattr(out, 'shape', '')}."
+        )
+    out[...] = scores
+
+
+@contextlib.contextmanager
+def logging_to_stderr(verbose: int) -> Iterator[None]:
+    """Show the log on stderr for a while."""
+    if verbose <= 0:
+        yield
+        return
+    handler, level = logging.StreamHandler(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+@contextlib.contextmanager
+def _scratch_folder(cache: Path | None, keep: bool) -> Iterator[Path]:
+    """A temporary folder beside the cache, removed at the end or, with `keep`, on an error."""
+    folder = temporary_folder(cache)
+    try:
+        yield folder
+    except BaseException:
+        remove(folder)
+        raise
+    if not keep:
+        remove(folder)
