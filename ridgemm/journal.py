@@ -66,8 +66,7 @@ class Journal:
             The folder cannot be written or read.
         """
         check_folder(self.parts, "out")
-        sweep(self.folder)
-        sweep(self.parts)
+        self.sweep()
         path = self.folder / REQUEST
         if not path.exists():
             # another process may begin it just now
@@ -99,6 +98,11 @@ class Journal:
                 "Give another folder, or the same parameters and data."
             )
         return chosen
+
+    def sweep(self) -> None:
+        """Remove what dead processes left unfinished."""
+        sweep(self.folder)
+        sweep(self.parts)
 
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
         """A folder for what this process alone needs; the next run removes a dead one's."""

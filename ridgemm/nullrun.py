@@ -218,6 +218,8 @@ class NullRun:
                         parts=self.journal.identity(but=KEPT),
                     )
                     self.journal.forget(KEPT, self.m)
+                    # of those that were killed on the way
+                    self.journal.sweep()
                     return result
 
     def _finished(self) -> PermutationResult | None:
