@@ -6,13 +6,15 @@ and sound; there is no log to replay.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 
 from ridgemm.errors import InputError, StorageError
 from ridgemm.private import private_folder, private_name, remove, sweep
-from ridgemm.store import check_folder, key, storage_error
+from ridgemm.store import check_folder, create_array, key, storage_error
 
 REQUEST = "request.json"
 PARTS = "parts"
@@ -64,18 +66,19 @@ class Journal:
             The folder cannot be written or read.
         """
         check_folder(self.parts, "out")
-        sweep(self.folder)
-        sweep(self.parts)
+        self.sweep()
         path = self.folder / REQUEST
         if not path.exists():
-            if any(self.parts.iterdir()):
+            # another process may begin it just now
+            if any(self.parts.iterdir()) and not path.exists():
                 raise StorageError(
                     f"out={str(self.folder)!r} has parts but no {REQUEST}; give another folder."
                 )
             # tuples and numpy numbers as JSON has them
             content = json.loads(json.dumps(request))
-            _write(path, json.dumps({**content, "checksum": key(content)}, indent=1).encode())
-            return dict(request["chosen"])
+            text = json.dumps({**content, "checksum": key(content)}, indent=1)
+            if _write_first(path, text.encode()):
+                return dict(request["chosen"])
         try:
             begun = json.loads(path.read_text())
             if begun.pop("checksum", None) != key(begun):
@@ -96,6 +99,11 @@ class Journal:
             )
         return chosen
 
+    def sweep(self) -> None:
+        """Remove what dead processes left unfinished."""
+        sweep(self.folder)
+        sweep(self.parts)
+
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
         """A folder for what this process alone needs; the next run removes a dead one's."""
         return private_folder(self.folder, "scratch")
@@ -115,17 +123,66 @@ class Journal:
         _write(path, json.dumps(total, indent=1).encode())
         return total
 
-    def forget(self, kind: str) -> None:
-        """Remove the parts of a kind."""
-        for path in self.parts.glob(f"{kind}_*.npy"):
-            remove(path)
+    def forget(self, kind: str, last: float = math.inf) -> None:
+        """Remove the parts of a kind, of permutations before `last`."""
+        for path in self._parts(kind):
+            if _span(path)[2] <= last:
+                remove(path)
+
+    def forget_alone(self, kind: str, other: str, held: Callable[[], int]) -> None:
+        """Remove parts of a kind without the same part of an `other` kind, which comes first.
+
+        Parameters
+        ----------
+        kind, other : str
+        held : callable
+            Number of permutations, from 0, whose other parts have been taken into one file.
+        """
+        # one look for both kinds, and the file after it: parts go once they are in the file
+        paths = self._parts()
+        there = {_span(path) for path in paths if path.name.startswith(f"{other}_")}
+        alone = [path for path in paths if path.name.startswith(f"{kind}_")]
+        alone = [path for path in alone if _span(path) not in there]
+        if alone:
+            last = held()
+            for path in alone:
+                if _span(path)[2] > last:
+                    remove(path)
+
+    @contextlib.contextmanager
+    def large(
+        self, kind: str, tile: int, start: int, stop: int, shape: tuple[int, ...]
+    ) -> Iterator[np.memmap]:
+        """A float32 part written through a file, not through memory; published at the end."""
+        partial = self.parts / private_name("part")
+        try:
+            array = create_array(partial, shape, np.float32)
+            yield array
+            try:
+                array.flush()
+                os.replace(partial, self._path(kind, tile, start, stop, _digest_of(partial)))
+            except OSError as error:
+                raise self._error(error) from error
+        finally:
+            remove(partial)
+
+    def _path(self, kind: str, tile: int, start: int, stop: int, digest: str) -> Path:
+        return self.parts / f"{kind}_{tile}_{start}_{stop}_{digest}.npy"
+
+    def _error(self, error: OSError) -> StorageError:
+        if isinstance(error, StorageError):
+            return error
+        return StorageError(
+            f"out={str(self.folder)!r} cannot be written ({error.strerror or error}); mend "
+            "that and make the same call again: what was finished is kept."
+        )
 
     def publish(self, kind: str, tile: int, start: int, stop: int, part: np.ndarray) -> None:
         """Write a part: permutations `start` to `stop` of the tile that begins at `tile`."""
         buffer = io.BytesIO()
         np.save(buffer, part)
         content = buffer.getbuffer()
-        path = self.parts / f"{kind}_{tile}_{start}_{stop}_{_digest(content)}.npy"
+        path = self._path(kind, tile, start, stop, _digest(content))
         partial = self.parts / private_name("part")
         try:
             with open(partial, "wb") as file:
@@ -135,21 +192,26 @@ class Journal:
             os.replace(partial, path)
         except OSError as error:
             remove(partial)
-            raise StorageError(
-                f"out={str(self.folder)!r} cannot be written ({error.strerror or error}); mend "
-                "that and make the same call again: what was finished is kept."
-            ) from error
+            raise self._error(error) from error
+
+    def identity(self, but: str) -> str:
+        """A text that changes with every part, but those of one kind; damaged ones are removed."""
+        names = []
+        for path in self._parts():
+            if not path.name.startswith(f"{but}_") and self._is_sound(path):
+                names.append(path.name)
+        return key(sorted(names))
 
     def done(self, kind: str) -> dict[int, list[tuple[int, int]]]:
         """Ranges of permutations that are there and whole, in order, by tile."""
         return {
             tile: [(start, stop) for start, stop, _ in found]
-            for tile, found in self._sound_parts(kind).items()
+            for tile, found in self.paths(kind).items()
         }
 
     def read(self, kind: str, tiles: Sequence[int]) -> Iterator[tuple[int, int, int, np.ndarray]]:
         """Parts of tiles in order, as ``(tile, start, stop, part)``: one look at the folder."""
-        sound = self._sound_parts(kind)
+        sound = self.paths(kind)
         for tile in tiles:
             for start, stop, path in sound.get(tile, []):
                 try:
@@ -160,20 +222,39 @@ class Journal:
                     ) from error
                 yield tile, start, stop, part
 
-    def _sound_parts(self, kind: str) -> dict[int, list[tuple[int, int, Path]]]:
-        """Parts by tile, in order; a damaged one is removed."""
+    def paths(self, kind: str) -> dict[int, list[tuple[int, int, Path]]]:
+        """Files of sound parts by tile, in order, as ``(start, stop, path)``."""
         ranges: dict[int, list[tuple[int, int, Path]]] = {}
-        for path in filter(is_part, self.parts.glob(f"{kind}_*.npy")):
-            if path.name not in self._checked:
-                if (problem := part_problem(path)) is not None:
-                    message = f"{str(path)!r} is damaged ({problem}); it is computed again"
-                    warnings.warn(message, RuntimeWarning, stacklevel=3)
-                    remove(path)
-                    continue
-                self._checked.add(path.name)
-            first, start, stop = map(int, path.stem.split("_")[1:4])
-            ranges.setdefault(first, []).append((start, stop, path))
+        for path in self._parts(kind):
+            if self._is_sound(path):
+                first, start, stop = _span(path)
+                ranges.setdefault(first, []).append((start, stop, path))
         return {first: self._distinct(sorted(found)) for first, found in ranges.items()}
+
+    def _parts(self, kind: str | None = None) -> list[Path]:
+        """Parts of a kind, or all of them, sound or not."""
+        try:
+            names = os.listdir(self.parts)
+        except OSError as error:
+            raise storage_error(self.folder, error) from error
+        paths = [self.parts / name for name in names if kind is None or name.startswith(f"{kind}_")]
+        return [path for path in paths if is_part(path)]
+
+    def _is_sound(self, path: Path) -> bool:
+        """Whether a part is as it was written; a damaged one is removed."""
+        if path.name in self._checked:
+            return True
+        problem = part_problem(path)
+        if problem is not None:
+            if not path.exists():
+                # another process has removed it
+                return False
+            message = f"{str(path)!r} is damaged ({problem}); it is computed again"
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            remove(path)
+            return False
+        self._checked.add(path.name)
+        return True
 
     @staticmethod
     def _distinct(found: list[tuple[int, int, Path]]) -> list[tuple[int, int, Path]]:
@@ -205,10 +286,24 @@ def is_part(path: Path) -> bool:
 def part_problem(path: Path) -> str | None:
     """What is wrong with a part, whose name ends in a checksum of its content."""
     try:
-        content = path.read_bytes()
+        digest = _digest_of(path)
     except OSError as error:
         return str(error)
-    return None if path.stem.endswith("_" + _digest(content)) else "its checksum is wrong"
+    return None if path.stem.endswith("_" + digest) else "its checksum is wrong"
+
+
+def _span(path: Path) -> tuple[int, int, int]:
+    """First target, first and last permutation of a part."""
+    tile, start, stop = map(int, path.stem.split("_")[1:4])
+    return tile, start, stop
+
+
+def _digest_of(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _digest(content: bytes | memoryview) -> str:
@@ -233,6 +328,43 @@ def missing_ranges(
             at = end
         at = max(at, stop)
     return gaps
+
+
+def whole(pieces: Sequence[tuple[int, int]], first: int, last: int) -> bool:
+    """Whether ranges, in order, cover ``[first, last)`` once.
+
+    Examples
+    --------
+    >>> whole([(0, 10), (10, 15)], 0, 15), whole([(0, 10), (5, 15)], 0, 15)
+    (True, False)
+    """
+    at = first
+    for start, stop in pieces:
+        if start != at:
+            return False
+        at = stop
+    return at == last
+
+
+def _write_first(path: Path, content: bytes) -> bool:
+    """Write a file that is not there; False if another process has been quicker."""
+    partial = path.with_name(private_name(path.name))
+    try:
+        partial.write_bytes(content)
+        # whole at once, as by a rename, but never over another's
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise storage_error(path.parent, error) from error
+        # a file system without links: of two that begin at once, the second wins
+        if path.exists():
+            return False
+        os.replace(partial, path)
+    finally:
+        remove(partial)
+    return True
 
 
 def _write(path: Path, content: bytes) -> None:

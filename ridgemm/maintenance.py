@@ -1,11 +1,13 @@
 """Checking and clearing of what ridgemm left on disk: caches, run folders, saved models."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ridgemm.claims import CLAIMS, left_behind
 from ridgemm.errors import InputError
 from ridgemm.fitplan import format_bytes, parse_memory
 from ridgemm.journal import PARTS, REQUEST, is_part, part_problem
@@ -115,7 +117,7 @@ def verify(folder: str | Path) -> Verification:
         n_sound += problem is None
         if problem is not None:
             problems.append(f"{path}: {problem}; the same call of permutation_test mends it")
-    unfinished = sorted(path for path in _private(folder) if is_abandoned(path))
+    unfinished = sorted(_abandoned(folder))
     return Verification(folder, n_sound, tuple(problems), tuple(unfinished))
 
 
@@ -150,8 +152,12 @@ def clean(folder: str | Path, size: int | str | None = None) -> Cleaning:
         removed[path] = _bytes(path)
         remove(path)
 
-    for path in [path for path in _private(folder) if is_abandoned(path)]:
+    for path in _abandoned(folder):
         drop(path)
+    if (claims := folder / CLAIMS).is_dir() and _is_run(folder):
+        with contextlib.suppress(OSError):
+            # empty, or of processes that are at work
+            claims.rmdir()
     for path in [path for path in _parts(folder) if part_problem(path)]:
         drop(path)
     entries = [path for path in folder.iterdir() if _ENTRY.fullmatch(path.name)]
@@ -213,8 +219,7 @@ def _check_manifest(folder: Path) -> tuple[int, list[str]]:
 
 
 def _parts(folder: Path) -> list[Path]:
-    # a cache may lie beside a folder that happens to have that name
-    if not (folder / REQUEST).exists():
+    if not _is_run(folder):
         return []
     return sorted(filter(is_part, (folder / PARTS).glob("*.npy")))
 
@@ -231,11 +236,20 @@ def _request_problem(folder: Path) -> str | None:
     return None
 
 
-def _private(folder: Path) -> list[Path]:
-    inside = folder / PARTS
-    ours = inside.is_dir() and (folder / REQUEST).exists()
-    found = [*folder.iterdir(), *(inside.iterdir() if ours else ())]
-    return [path for path in found if is_private(path.name)]
+def _is_run(folder: Path) -> bool:
+    # a cache may lie beside folders that happen to have the names of those in a run
+    return (folder / REQUEST).exists()
+
+
+def _abandoned(folder: Path) -> list[Path]:
+    """What processes that are gone left: half-written files, scratch folders, claims."""
+    found, claims = [*folder.iterdir()], []
+    if _is_run(folder):
+        claims = left_behind(folder)
+        for inside in (folder / PARTS, folder / CLAIMS):
+            found += inside.iterdir() if inside.is_dir() else ()
+    private = [path for path in found if is_private(path.name) and is_abandoned(path)]
+    return list(dict.fromkeys([*private, *claims]))
 
 
 def _bytes(path: Path) -> int:

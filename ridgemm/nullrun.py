@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,55 +11,47 @@ from typing import Any
 
 import numpy as np
 
+from ridgemm.claims import Claims
 from ridgemm.clock import Clock
 from ridgemm.engine import Settings
 from ridgemm.errors import InputError, StorageError, one_line
 from ridgemm.factors import FactorMaker
 from ridgemm.folds import Fold
 from ridgemm.forecast import Forecast, forecast_null
-from ridgemm.journal import Journal, missing_ranges
-from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
+from ridgemm.journal import Journal
+from ridgemm.mapreduce import Crew, threads_per_worker
 from ridgemm.nested import make_nested, nested_splits
-from ridgemm.nullplan import (
-    TRACE_BATCH,
-    NullPlan,
-    NullProblem,
-    kept_plan,
-    null_factors_at_once,
-    plan_null,
-)
-from ridgemm.nullreduce import counted_null, null_file, parts, stopped_null
+from ridgemm.nullchoice import shared_choices
+from ridgemm.nullplan import NullPlan, NullProblem, kept_plan, null_factors_at_once, plan_null
+from ridgemm.nullreduce import counted_null, n_rows, parts, run_null, stopped_null
 from ridgemm.nulltasks import (
+    KEPT,
     OBSERVED,
+    PREDICTION,
     NullJob,
-    choice_task,
     observed_task,
-    order,
     prediction_task,
 )
-from ridgemm.nulltrace import error_matrices, shared_errors, target_gram
-from ridgemm.private import private_name, remove
+from ridgemm.pieces import Pieces
+from ridgemm.private import remove
 from ridgemm.projections import Data
-from ridgemm.results import NULL, PermutationResult, threshold, write_result
+from ridgemm.results import NULL, Null, PermutationResult, threshold, write_result
 from ridgemm.schemes import PermutationScheme
 from ridgemm.sources import Scan, Source, largest_eigenvalue, scan
 from ridgemm.store import (
+    MANIFEST,
     Store,
     check_folder,
-    check_space,
     checksum,
-    create_array,
     fingerprint,
     key,
-    open_array,
     read_manifest,
-    storage_error,
 )
-from ridgemm.tiles import TileGrid, width
+from ridgemm.tiles import TileGrid
 
 log = logging.getLogger("ridgemm")
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -136,7 +129,9 @@ class NullRun:
     def execute(self, folder: Path, cache: Path | None) -> PermutationResult:
         """Plan, continue what is in the run folder, reduce.
 
-        The folder keeps the plan and, stage by stage, the seconds that it really took.
+        Other processes may do the same, in the same folder: each does tasks that nobody else has
+        claimed. The folder keeps the plan and, stage by stage, the seconds that it really took
+        the process that wrote the result.
         """
         clock = Clock()
         self.folder, self.journal = folder, Journal(folder)
@@ -151,62 +146,114 @@ class NullRun:
             prints = [fingerprint(source, crew.team) for source in (self.X, self.Y)]
         begun = self.journal.open({"asked": self._asked(prints), "chosen": plan.chosen()})
         plan = kept_plan(problem, begun)
-        log.info("permutation test by %s", plan.route)
-        self._check_working_files()
-        self.journal.keep_plan(self._forecast(problem, plan).as_dict())
-        clock.lap("scan")
-        with self.journal.scratch() as scratch:
-            maker = FactorMaker(
-                self.X,
-                scans[0].shift() if self.settings.centered else np.zeros(self.p, np.float32),
-                Store(cache or scratch, durable=cache is not None),
-                prints[0],
-                self.settings.centered,
-                self.settings.standardize,
-                plan.block,
-                scratch,
-                null_factors_at_once(problem, plan),
-                plan.factors_in_files,
-            )
-            job = self._make_job(plan, maker, scans[1])
-            clock.lap("factors")
-            run_tasks = partial(self._map, plan, scratch)
-            job = self._observe(job, plan, maker, scratch, run_tasks)
-            clock.lap("observed")
-            grid = TileGrid(self.t, plan.tile, plan.strip)
-            if self.options.stop:
-                reduced = stopped_null(job, grid, self.m, plan.batch, run_tasks)
-            else:
-                reduced = counted_null(job, grid, self.m, run_tasks)
-            clock.lap("null")
-        return write_result(
-            folder,
-            reduced,
-            n_permutations=self.m,
-            two_sided=self.options.two_sided,
-            tail=self.options.tail,
-            description=self._describe(plan) | {"took": self.journal.took(clock.laps)},
-        )
+        with Claims(folder) as claims:
+            with claims.first("check") as mine:
+                if mine:
+                    self._check_null_file()
+            if (result := self._finished()) is not None:
+                return result
+            log.info("permutation test by %s", plan.route)
+            self.journal.keep_plan(self._forecast(problem, plan).as_dict())
+            clock.lap("scan")
+            with self.journal.scratch() as scratch:
+                claims.keep(scratch)
+                maker = FactorMaker(
+                    self.X,
+                    scans[0].shift() if self.settings.centered else np.zeros(self.p, np.float32),
+                    Store(cache or scratch, durable=cache is not None),
+                    prints[0],
+                    self.settings.centered,
+                    self.settings.standardize,
+                    plan.block,
+                    scratch,
+                    null_factors_at_once(problem, plan),
+                    plan.factors_in_files,
+                )
+                # into a cache by one process: the others open what it has made
+                with claims.first("factors") if cache is not None else nullcontext():
+                    job = self._make_job(plan, maker, scans[1])
+                clock.lap("factors")
+                pieces = Pieces(
+                    self.journal,
+                    claims,
+                    TileGrid(self.t, plan.tile, plan.strip),
+                    plan.batch,
+                    self.settings.n_workers,
+                    scratch,
+                    self.options.progress,
+                )
+                job = self._observe(job, plan, maker, pieces)
+                clock.lap("observed")
+                reduce = self._run_null(job, pieces)
+                clock.lap("null")
+                return self._result(reduce, plan, claims, clock)
 
-    def _check_working_files(self) -> None:
-        """Forget what was computed into a large file that is damaged now, or gone."""
+    def _run_null(self, job: NullJob, pieces: Pieces) -> Callable[[], Null]:
+        """All tasks of the null; what reduces their parts."""
+        if self.options.stop:
+            # a round is reduced before the next: it leaves targets out
+            null = stopped_null(job, self.m, pieces)
+            return lambda: null
+        run_null(job, self.m, pieces)
+        return partial(counted_null, job, pieces.grid, self.m)
+
+    def _result(
+        self, reduce: Callable[[], Null], plan: NullPlan, claims: Claims, clock: Clock
+    ) -> PermutationResult:
+        """The result, written by the first of all processes that come here."""
+        while True:
+            with claims.first("result") as mine:
+                if (result := self._finished()) is not None:
+                    return result
+                if mine:
+                    result = write_result(
+                        self.folder,
+                        reduce(),
+                        n_permutations=self.m,
+                        two_sided=self.options.two_sided,
+                        tail=self.options.tail,
+                        description=self._describe(plan) | {"took": self.journal.took(clock.laps)},
+                        parts=self.journal.identity(but=KEPT),
+                    )
+                    self.journal.forget(KEPT, self.m)
+                    # of those that were killed on the way
+                    self.journal.sweep()
+                    return result
+
+    def _finished(self) -> PermutationResult | None:
+        """The result that is there already, if it is that of this call and of all its parts."""
+        try:
+            manifest = read_manifest(self.folder)
+            expected = {"n_permutations": self.m, "tail": self.options.tail}
+            if any(manifest.get(name, 0) != value for name, value in expected.items()):
+                return None
+            if manifest.get("parts") != self.journal.identity(but=KEPT):
+                return None
+            result = PermutationResult.from_folder(self.folder)
+        except StorageError:
+            # made again
+            return None
+        # in null.npy now
+        self.journal.forget(KEPT, self.m)
+        return result
+
+    def _check_null_file(self) -> None:
+        """Forget the null if the file that holds all of it is damaged now, or gone."""
         try:
             manifest = read_manifest(self.folder)
         except StorageError:
-            manifest = {}
-        for name, expected in manifest.get("large", {}).items():
-            kind = "null" if name == NULL else "observed"
-            path = self.folder / name
-            if kind == "null" and _n_rows(path) not in (None, manifest["n_permutations"]):
-                continue  # it has grown since, by a run that was interrupted
-            if not path.exists() or checksum(path) != expected:
-                message = f"{str(path)!r} is damaged or gone; it is computed again"
-                warnings.warn(message, RuntimeWarning, stacklevel=2)
+            return
+        path, expected = self.folder / NULL, manifest.get("large", {}).get(NULL)
+        if expected is None or n_rows(path) not in (None, manifest["n_permutations"]):
+            return  # none, or it has grown since, by a run that was interrupted
+        if not path.exists() or checksum(path) != expected:
+            message = f"{str(path)!r} is damaged or gone; it is computed again"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            for kind in ("null", KEPT):
                 self.journal.forget(kind)
-                remove(path)
-        if self._keeps_null and _n_rows(self.folder / NULL) is None:
-            self.journal.forget("null")
-            remove(self.folder / NULL)
+            remove(path)
+            # last, and before anything is computed: nobody forgets again what is new
+            remove(self.folder / MANIFEST)
 
     def _problem(self) -> NullProblem:
         settings = self.settings
@@ -252,7 +299,7 @@ class NullRun:
             two_sided=self.options.two_sided,
             journal=self.journal,
             missing=y_scan.missing,
-            null=null_file(self.folder, (self.m, self.t)) if self._keeps_null else None,
+            keep=self._keeps_null,
         )
 
     @property
@@ -306,146 +353,25 @@ class NullRun:
             f"of {min(sizes)} to {max(sizes)} rows."
         )
 
-    def _map(
-        self,
-        plan: NullPlan,
-        scratch: Path,
-        function: Callable[..., None],
-        kind: str,
-        first: int,
-        last: int,
-        label: str,
-    ) -> None:
-        """Run the tasks of a kind whose parts are not there yet, under a progress bar."""
-        grid = TileGrid(self.t, plan.tile, plan.strip)
-        done = self.journal.done(kind)
-        if any(stop > last for ranges in done.values() for _, stop in ranges):
-            most = max(stop for ranges in done.values() for _, stop in ranges)
-            raise InputError(
-                f"n_permutations={last} is fewer than the {most} that out={str(self.folder)!r} "
-                f"holds; ask for at least {most}."
-            )
-        tasks = [
-            (columns, start, stop)
-            for columns in grid.tiles()
-            for start, stop in missing_ranges(done.get(columns.start, []), first, last, plan.batch)
-        ]
-        # batch by batch over all tiles: what is finished first is of use first
-        tasks.sort(key=lambda task: (task[1], task[0].start))
-        with _progress(self.options.progress, label, last - first) as bar:
-            share = sum((stop - start) * width(c) for c, start, stop in tasks)
-            bar.update(last - first - share / self.t)
-
-            def advance(task: tuple[slice, int, int]) -> None:
-                columns, start, stop = task
-                # shares of permutations: their sum may exceed the whole by a rounding error
-                bar.update(min((stop - start) * width(columns) / self.t, bar.total - bar.n))
-
-            map_tasks(function, tasks, self.settings.n_workers, scratch, advance)
-
-    def _observe(
-        self,
-        job: NullJob,
-        plan: NullPlan,
-        maker: FactorMaker,
-        scratch: Path,
-        run_tasks: Callable[..., None],
-    ) -> NullJob:
+    def _observe(self, job: NullJob, plan: NullPlan, maker: FactorMaker, pieces: Pieces) -> NullJob:
         """Shared alphas, then observed scores; the job with the thresholds of the null."""
         if not self.settings.per_target:
-            job = replace(job, choices=self._choose(job, plan, maker, scratch, run_tasks))
-        task = observed_task
-        if self.heldout:
-            task = prediction_task
-            predictions = []
-            for k, split in enumerate(self.splits):
-                path = self.folder / f"prediction_{k}.npy"
-                shape = (len(split.outer.test), self.t)
-                predictions.append(self._prediction_file(path, shape))
-            job = replace(job, predictions=tuple(predictions))
-        run_tasks(partial(task, job), "observed", OBSERVED, 0, "observed")
-        tiles = TileGrid(self.t, plan.tile, plan.strip).tiles()
-        observed = np.concatenate([part for _, _, _, part in parts(job, "observed", tiles)])
+            last = 0 if self.heldout else self.m
+            choices = shared_choices(job, plan, self.splits, maker, pieces, last)
+            job = replace(job, choices=choices)
+        task, beside = (prediction_task, PREDICTION) if self.heldout else (observed_task, None)
+        if beside is not None:
+            # those that are damaged go, and their scores with them
+            self.journal.paths(beside)
+        pieces.run(partial(task, job), "observed", OBSERVED, 0, "observed", beside=beside)
+        tiles = pieces.grid.tiles()
+        observed = np.concatenate([part for *_, part in parts(job, "observed", tiles, OBSERVED, 0)])
+        if beside is not None:
+            found = self.journal.paths(beside)
+            paths = {tile: path for tile, ranges in found.items() for *_, path in ranges}
+            job = replace(job, predictions=paths)
         reach = threshold(observed, self.options.two_sided)
         return replace(job, observed=observed, threshold=reach)
-
-    def _prediction_file(self, path: Path, shape: tuple[int, int]) -> np.ndarray:
-        """Predictions of an outer fold on disk; a new file has all its blocks before its name."""
-        try:
-            if not _has_blocks(path, shape):
-                # observed scores without the predictions they are of are no use
-                self.journal.forget("observed")
-                partial_path = path.with_name(private_name(path.name))
-                create_array(partial_path, shape, np.float32)
-                partial_path.replace(path)
-            return np.load(path, mmap_mode="r+", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            for left in self.folder.glob(f"{path.name}~*"):
-                remove(left)
-            raise storage_error(self.folder, error) from error
-
-    def _choose(
-        self,
-        job: NullJob,
-        plan: NullPlan,
-        maker: FactorMaker,
-        scratch: Path,
-        run_tasks: Callable[..., None],
-    ) -> np.ndarray:
-        """Number of the shared alpha of every permutation (first the observed) and outer fold."""
-        last = 0 if self.heldout else self.m
-        if plan.trace:
-            return self._choose_by_trace(job, plan, maker, scratch)
-        run_tasks(partial(choice_task, job), "choice", OBSERVED, last, "alphas")
-        total = np.zeros((1 + last, len(self.splits), len(self.settings.alphas)))
-        tiles = TileGrid(self.t, plan.tile, plan.strip).tiles()
-        for _, start, stop, part in parts(job, "choice", tiles):
-            total[start - OBSERVED : stop - OBSERVED] += part
-        return total.argmax(axis=2)
-
-    def _choose_by_trace(
-        self, job: NullJob, plan: NullPlan, maker: FactorMaker, scratch: Path
-    ) -> np.ndarray:
-        n, r = self.n, len(self.settings.alphas)
-        done = self.journal.done("trace").get(0, [])
-        gaps = missing_ranges(done, OBSERVED, self.m, TRACE_BATCH)
-        if gaps:
-            check_space(scratch, 4 * n**2 * r * len(self.splits), "the trace identity")
-            grid = TileGrid(self.t, plan.tile, plan.strip)
-            settings, path = self.settings, scratch / "traces.npy"
-            with (
-                Crew(threads_per_worker(1)) as crew,
-                _progress(self.options.progress, "alphas", self.m + 1) as bar,
-            ):
-                M = error_matrices(
-                    self.splits, maker, settings.alphas, settings.fit_intercept, path, crew
-                )
-                S = target_gram(job.data, grid, crew, maker.matrices)
-                for start, stop in gaps:
-                    orders = [order(job, i) for i in range(start, stop)]
-                    errors = shared_errors(M, S, orders, crew)
-                    chosen = errors.reshape(stop - start, len(self.splits), r).argmin(axis=2)
-                    self.journal.publish("trace", 0, start, stop, chosen)
-                    bar.update(stop - start)
-        chosen = [part for *_, part in self.journal.read("trace", [0])]
-        return np.concatenate(chosen)[: self.m + 1]
-
-
-def _n_rows(path: Path) -> int | None:
-    try:
-        return len(open_array(path))
-    except (OSError, ValueError, EOFError):
-        return None
-
-
-def _has_blocks(path: Path, shape: tuple[int, int]) -> bool:
-    """Whether an array is there in its full length, without holes."""
-    try:
-        found = open_array(path)
-        held = path.stat()
-    except (OSError, ValueError, EOFError):
-        return False
-    return found.shape == shape and 512 * held.st_blocks >= held.st_size
 
 
 def _check_scoring(settings: Settings, splits: Sequence[Any]) -> None:
@@ -456,11 +382,3 @@ def _check_scoring(settings: Settings, splits: Sequence[Any]) -> None:
             f"scoring={settings.scoring!r} needs 2 test samples in every fold of both levels; "
             "use fewer folds in cv or scoring='neg_mean_squared_error'."
         )
-
-
-def _progress(show: bool | None, label: str, total: int) -> Any:
-    from tqdm import tqdm
-
-    disable = None if show is None else not show
-    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}]"
-    return tqdm(total=total, desc=label, disable=disable, bar_format=layout + " {rate_fmt}")

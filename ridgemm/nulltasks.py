@@ -4,13 +4,17 @@ Permutation -1 is the observed order, scored by the same code, so that a permuta
 changes nothing gives the same bits and counts as a tie. A task publishes one part.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from ridgemm import blas
 from ridgemm.crossvalidation import SCORERS, only
+from ridgemm.errors import StorageError
 from ridgemm.journal import Journal
 from ridgemm.kernels import count_null, first_best, heldout_moments, shrink_targets
 from ridgemm.mapreduce import Crew
@@ -19,11 +23,14 @@ from ridgemm.null import tail_statistic
 from ridgemm.projections import Data, Order, TargetTile
 from ridgemm.schemes import PermutationScheme
 from ridgemm.scores import Moments, score
-from ridgemm.store import flush
+from ridgemm.store import open_array
 from ridgemm.tails import besag_clifford_update
 from ridgemm.tiles import spans, width
 
 OBSERVED = -1
+# kinds of parts: every score of the null, held-out predictions
+KEPT = "kept"
+PREDICTION = "prediction"
 
 
 @dataclass(frozen=True)
@@ -52,10 +59,11 @@ class NullJob:
         Observed scores, and what a null has to reach to count against a target.
     choices : (1 + n_permutations, n_outer) int array, optional
         The shared alpha of every permutation and outer fold; None chooses per target.
-    null : (n_permutations, n_targets) float32 memmap, optional
-        Keeps every score.
-    predictions : tuple of (n_test, n_targets) float32 memmaps, optional
-        Held-out predictions of every outer fold, for ``null="heldout"``.
+    keep : bool
+        Publish every score.
+    predictions : dict of Path by first target of a tile, optional
+        Parts with the held-out predictions, for ``null="heldout"``: the test rows of all outer
+        folds below each other, (n_tests, tile) float32.
     hits : int
         Exceedances at which a target stops, for ``stop="besag-clifford"``.
     counts, drawn : (n_targets,) arrays, optional
@@ -76,8 +84,8 @@ class NullJob:
     observed: np.ndarray | None = None
     threshold: np.ndarray | None = None
     choices: np.ndarray | None = None
-    null: np.ndarray | None = None
-    predictions: tuple[np.ndarray, ...] | None = None
+    keep: bool = False
+    predictions: Mapping[int, Path] | None = None
     hits: int = 0
     counts: np.ndarray | None = None
     drawn: np.ndarray | None = None
@@ -133,7 +141,7 @@ def null_task(job: NullJob, crew: Crew, task: Task) -> None:
     """Publish exceedances, moments and maxima of a tile over a range of permutations.
 
     The part is (4, max(n_targets, n_permutations)) float64: counts, sums and sums of squares
-    by target, and the maximum by permutation.
+    by target, and the maximum by permutation. Scores that are kept are published before it.
     """
     columns, start, stop = task
     tile = TargetTile(job.data, columns, crew, resident=True)
@@ -141,18 +149,18 @@ def null_task(job: NullJob, crew: Crew, task: Task) -> None:
     part = np.zeros((4, max(t, m)))
     part[3] = -np.inf
     threshold = np.ascontiguousarray(job.threshold[columns])
-    scores_of = _refit_scores if job.predictions is None else _heldout_scores
-    for numbers, inside, here in blocks(job, start, stop):
-        scores = scores_of(job, tile, crew, numbers)[inside]
-        if job.null is not None:
-            job.null[start + here.start : start + here.stop, columns] = scores
-        statistics = tail_statistic(scores, job.two_sided)
-        for i, statistic in zip(range(here.start, here.stop), statistics, strict=True):
-            largest = part[3, i : i + 1]
-            count_null(statistic, threshold, part[0], part[1], part[2], largest)
-    if job.null is not None:
-        # on the disk before the part that says so
-        flush(job.null)
+    scores_of = _scores_of(job, columns)
+    # a file of its own: what several hosts write into one, through a network, gets lost
+    file = job.journal.large(KEPT, columns.start, start, stop, (m, t)) if job.keep else None
+    with file or contextlib.nullcontext() as kept:
+        for numbers, inside, here in blocks(job, start, stop):
+            scores = scores_of(job, tile, crew, numbers)[inside]
+            if kept is not None:
+                kept[here] = scores
+            statistics = tail_statistic(scores, job.two_sided)
+            for i, statistic in zip(range(here.start, here.stop), statistics, strict=True):
+                largest = part[3, i : i + 1]
+                count_null(statistic, threshold, part[0], part[1], part[2], largest)
     job.journal.publish("null", columns.start, start, stop, part)
 
 
@@ -163,8 +171,8 @@ def stop_task(job: NullJob, crew: Crew, task: Task) -> None:
     running = np.flatnonzero(counts < job.hits)
     tile = TargetTile(job.data, columns, crew, resident=True)
     threshold = job.threshold[columns]
-    scores_of = _heldout_scores if job.predictions is not None else _refit_scores
-    if scores_of is _refit_scores:
+    scores_of = _scores_of(job, columns)
+    if job.predictions is None:
         tile.keep(running)
     for numbers, inside, _ in blocks(job, start, stop):
         if not len(running):
@@ -201,10 +209,26 @@ def choice_task(job: NullJob, crew: Crew, task: Task) -> None:
 
 
 def prediction_task(job: NullJob, crew: Crew, task: Task) -> None:
-    """Write the held-out predictions of a tile and publish its observed scores."""
+    """Publish the held-out predictions of a tile, then its observed scores."""
     columns, _, _ = task
     tile = TargetTile(job.data, columns, crew, resident=True)
     strips = spans(tile.size, job.strip)
+    shape = (sum(len(fold.outer.view.test) for fold in job.folds), tile.size)
+    with job.journal.large(PREDICTION, columns.start, OBSERVED, 0, shape) as written:
+        predictions = _by_fold(job, written)
+        _predict(job, tile, strips, crew, predictions)
+        (scores,) = _heldout_scores(job, tile, crew, [OBSERVED], predictions)
+    job.journal.publish("observed", columns.start, OBSERVED, 0, scores)
+
+
+def _predict(
+    job: NullJob,
+    tile: TargetTile,
+    strips: list[slice],
+    crew: Crew,
+    predictions: Sequence[np.ndarray],
+) -> None:
+    """Write the predictions of the test rows of every outer fold."""
     for k, fold in enumerate(job.folds):
         tile.load_atoms(fold.atoms, strips, job.products)
 
@@ -215,14 +239,29 @@ def prediction_task(job: NullJob, crew: Crew, task: Task) -> None:
             shrink_targets(Z, view.factors.eigenvalues, alpha, Z)
             prediction = workspace.array("F", (len(view.test), width(strip)))
             blas.gemm(view.factors.heldout, Z, prediction)
-            here = slice(columns.start + strip.start, columns.start + strip.stop)
-            job.predictions[k][:, here] = prediction
+            predictions[k][:, strip] = prediction
 
         crew.team.run(predict, strips)
-    (scores,) = _heldout_scores(job, tile, crew, [OBSERVED])
-    for prediction in job.predictions:
-        flush(prediction)
-    job.journal.publish("observed", columns.start, OBSERVED, 0, scores)
+
+
+def _by_fold(job: NullJob, predictions: np.ndarray) -> list[np.ndarray]:
+    """The rows of every outer fold."""
+    stops = np.cumsum([len(fold.outer.view.test) for fold in job.folds])
+    return np.split(predictions, stops[:-1])
+
+
+def _scores_of(job: NullJob, columns: slice) -> Callable[..., np.ndarray]:
+    """The function of a tile that scores permutations."""
+    if job.predictions is None:
+        return _refit_scores
+    path = job.predictions[columns.start]
+    try:
+        predictions = _by_fold(job, open_array(path))
+    except (OSError, ValueError, EOFError) as error:
+        raise StorageError(
+            f"{str(path)!r} cannot be read ({error}); make the same call again."
+        ) from error
+    return partial(_heldout_scores, predictions=predictions)
 
 
 def _permute(job: NullJob, tile: TargetTile, numbers: list[int]) -> list[slice]:
@@ -282,7 +321,13 @@ def _inner_scores(
     return scores / len(fold.inner)
 
 
-def _heldout_scores(job: NullJob, tile: TargetTile, crew: Crew, numbers: list[int]) -> np.ndarray:
+def _heldout_scores(
+    job: NullJob,
+    tile: TargetTile,
+    crew: Crew,
+    numbers: list[int],
+    predictions: Sequence[np.ndarray],
+) -> np.ndarray:
     """Scores of permuted held-out rows against the predictions, as `_refit_scores`."""
     tile.permute([])
     orders = [order(job, i) for i in numbers]
@@ -293,9 +338,8 @@ def _heldout_scores(job: NullJob, tile: TargetTile, crew: Crew, numbers: list[in
 
         def add(slot: int, strip: slice, k: int = k, fold: NestedFold = fold) -> None:
             view = fold.outer.view
-            here = slice(tile.columns.start + strip.start, tile.columns.start + strip.stop)
             mean, constant = tile.train_mean(view, strip), tile.is_constant(view, strip)
-            prediction = job.predictions[k][:, here]
+            prediction = predictions[k][:, strip]
             n, y_total, y_square = tile.centered_moments(view, view.in_test, strip)
             squares = np.einsum("ij,ij->j", prediction, prediction, dtype=np.float64)
             totals = prediction.sum(axis=0, dtype=np.float64)

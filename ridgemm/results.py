@@ -196,8 +196,21 @@ def write_result(
     two_sided: bool,
     tail: str | None,
     description: dict[str, Any],
+    parts: str,
 ) -> PermutationResult:
-    """p-values of a reduced null, written to its run folder."""
+    """p-values of a reduced null, written to its run folder.
+
+    Parameters
+    ----------
+    folder : Path
+    null : Null
+    n_permutations : int
+    two_sided : bool
+    tail : str, optional
+    description : dict
+    parts : str
+        Identity of the parts that were reduced.
+    """
     statistic = tail_statistic(null.observed, two_sided)
     arrays = {"scores": null.observed}
     if null.drawn is not None:
@@ -225,12 +238,13 @@ def write_result(
         "two_sided": two_sided,
         "description": description,
         "has_null": null.scores is not None,
+        "tail": tail,
+        "parts": parts,
     }
     # too large to be read again with the result: checked by `ridgemm.verify`, and on a resume
-    large = list(folder.glob("prediction_*.npy"))
-    large += [folder / NULL] if null.scores is not None else []
+    large = [folder / NULL] if null.scores is not None else []
     try:
-        manifest["large"] = {path.name: checksum(path) for path in sorted(large)}
+        manifest["large"] = {path.name: checksum(path) for path in large}
     except OSError as error:
         raise storage_error(folder, error) from error
     _write(folder, arrays, manifest)

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import logging
-import mmap
 import os
 import shutil
 import tempfile
@@ -86,15 +85,6 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
         path.unlink(missing_ok=True)
         raise storage_error(path.parent, error) from error
     return array
-
-
-def flush(array: np.ndarray) -> None:
-    """Write what was changed in an array of a file, or a view of one, to the disk."""
-    base: Any = array
-    while isinstance(base, np.ndarray) and not isinstance(base.base, mmap.mmap):
-        base = base.base
-    if isinstance(base, np.memmap):
-        base.flush()
 
 
 def _reserve(path: Path) -> None:

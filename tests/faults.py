@@ -71,7 +71,7 @@ def _audit(event: str, arguments: tuple) -> None:
             _watch.see("open", path)
     elif event == "os.mkdir":
         _watch.see("mkdir", arguments[0])
-    elif event == "os.rename":
+    elif event in ("os.rename", "os.link"):
         _watch.see("rename", arguments[1])
 
 
