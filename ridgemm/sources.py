@@ -6,16 +6,17 @@ references (joblib does that), so a Source is as good as a path.
 """
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ridgemm.containers import reopenable
 from ridgemm.errors import InputError, one_line
 from ridgemm.kernels import column_moments, gather_rows
+from ridgemm.lazy import Lazy
+from ridgemm.paths import open_path
 from ridgemm.threads import Team
 from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
@@ -51,6 +52,27 @@ class Source:
         return isinstance(self.data, np.ndarray)
 
     @property
+    def concurrent(self) -> bool:
+        """Whether several threads may read at once."""
+        return self.is_array or (isinstance(self.data, Lazy) and self.data.concurrent)
+
+    @property
+    def chunks(self) -> tuple[int, int] | None:
+        """Rows and columns that are stored, and so best read, together."""
+        chunks = None if self.is_array else getattr(self.data, "chunks", None)
+        # of dask, a tuple of sizes for each axis
+        return chunks and tuple(int(np.max(size)) for size in chunks)
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Rows and columns of a block that is quick to read: about half a million values."""
+        if self.chunks is None:
+            return (8192, 16) if self.column_major else (256, 2048)
+        rows, columns = self.chunks
+        rows *= max(1, 256 // rows)
+        return rows, columns * max(1, (1 << 19) // (rows * columns))
+
+    @property
     def column_major(self) -> bool:
         """Whether one column is the long contiguous run."""
         return self.is_array and abs(self.data.strides[0]) < abs(self.data.strides[1])
@@ -79,7 +101,9 @@ class Source:
         shift : (n_columns,) float32
         out : (m, n_columns) float32 or float64, row-major
         """
-        if isinstance(rows, slice):
+        if isinstance(self.data, Lazy):
+            self.data.read(rows, columns, shift, out)
+        elif isinstance(rows, slice):
             self._read_run(rows, columns, shift, out)
         elif self.is_array and self.dtype in _KERNEL_DTYPES:
             gather_rows(self.data[:, columns], rows, shift, out)
@@ -110,13 +134,13 @@ def _subtract(tile: np.ndarray, shift: np.ndarray, out: np.ndarray) -> None:
 
 
 def as_source(data: Any, name: str) -> Source:
-    """Make a Source of an array, a path to ``.npy`` or an object with 2-D slicing.
+    """Make a Source of an array, a path (see `open_path`) or an object with 2-D slicing.
 
     Raises
     ------
     InputError
         Not 2-D, empty, of a dtype that is not a real number, sparse, or a path that does not
-        exist or is not ``.npy``.
+        exist or cannot be opened.
 
     Examples
     --------
@@ -124,7 +148,8 @@ def as_source(data: Any, name: str) -> Source:
     (3, 2)
     """
     if isinstance(data, (str, os.PathLike)):
-        data = _open_npy(Path(data), name)
+        data = open_path(data, name)
+    data = reopenable(data)
     if isinstance(data, np.ma.MaskedArray):
         raise InputError(
             f"{name} is a masked array, whose mask would be lost; fill or drop the masked values "
@@ -142,7 +167,7 @@ def as_source(data: Any, name: str) -> Source:
         ) from error
     if len(shape) != 2:
         raise InputError(
-            f"{name} must be 2-D (n_samples, n_{'features' if name[0] == 'X' else 'targets'}), "
+            f"{name} must be 2-D (n_samples, n_{'targets' if name[0] == 'Y' else 'features'}), "
             f"but has shape {shape}; reshape a single column with {name}.reshape(-1, 1)."
         )
     if 0 in shape:
@@ -153,23 +178,6 @@ def as_source(data: Any, name: str) -> Source:
             f"convert it with {name}.astype('float32')."
         )
     return Source(data, name, shape, dtype)
-
-
-def _open_npy(path: Path, name: str) -> np.ndarray:
-    if path.suffix != ".npy":
-        raise InputError(f"{name}={str(path)!r} is not a .npy file; save it with numpy.save.")
-    if not os.path.isfile(path):
-        raise InputError(f"{name}={str(path)!r} does not exist; check the path.")
-    try:
-        # a header is text that NumPy parses: damaged, it may raise or warn of anything
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:
-        raise InputError(
-            f"{name}={str(path)!r} cannot be opened as a .npy array ({one_line(error)}); "
-            "write it again with numpy.save."
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -219,7 +227,7 @@ def scan(source: Source, team: Team, skip_missing: bool = False) -> Scan:
     """
     n, m = source.shape
     sums, squares = np.zeros(m), np.zeros(m)
-    row_step, column_step = (8192, 16) if source.column_major else (256, 2048)
+    row_step, column_step = source.block
 
     def read_columns(_: int, columns: slice) -> None:
         for rows in spans(n, row_step):
@@ -255,7 +263,7 @@ def _over_columns(
     source: Source, blocks: Sequence[slice], team: Team, read: Callable[[int, slice], None]
 ) -> None:
     """Call ``read(slot, columns)`` for all blocks, at once only where the source allows it."""
-    if source.is_array:
+    if source.concurrent:
         team.run(read, blocks)
     else:
         for columns in blocks:
@@ -348,7 +356,7 @@ class Reader:
                 piece = rows[span]
             self.source.read(piece, columns, self.shift[columns], out[span])
 
-        if self.source.is_array:
+        if self.source.concurrent:
             team.run(part, spans(size, 256))
         else:
             part(0, slice(0, size))

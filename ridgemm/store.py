@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.errors import StorageError, one_line
+from ridgemm.lazy import Lazy
 from ridgemm.private import private_folder, remove, sweep
 from ridgemm.sources import Source
 from ridgemm.threads import Team
@@ -167,8 +168,11 @@ def fingerprint(source: Source, team: Team) -> str:
     """BLAKE2b over the values, shape and dtype of a source, in the order of its rows or columns.
 
     All of the values count: a file changed in place keeps its name, its size and, if somebody
-    insists, its date.
+    insists, its date. A view has the fingerprints of its parts and of what it makes of them.
     """
+    if isinstance(source.data, Lazy):
+        parts = [_ingredient(part, team) for part in source.data.recipe()]
+        return key(type(source.data).__name__, list(source.shape), *parts)
     n, m = source.shape
     by_column = source.column_major
     length, width = (m, n) if by_column else (n, m)
@@ -182,12 +186,18 @@ def fingerprint(source: Source, team: Team) -> str:
         block = np.ascontiguousarray(block.T if by_column else block)
         digests[i] = hashlib.blake2b(block, digest_size=16).digest()
 
-    if source.is_array:
+    if source.concurrent:
         team.run(digest, range(len(pieces)))
     else:
         for i in range(len(pieces)):
             digest(0, i)
     return key(list(source.shape), source.dtype.str, by_column, b"".join(digests).hex())
+
+
+def _ingredient(part: Any, team: Team) -> Any:
+    if isinstance(part, Source):
+        return fingerprint(part, team)
+    return checksum(part) if isinstance(part, Path) else part
 
 
 class Store:
