@@ -140,7 +140,7 @@ class RidgeCV(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : ndarray, memmap, path to ``.npy`` or object with 2-D slicing
+        X : ndarray, memmap, path, view or object with 2-D slicing
             (n_samples, n_features), int8 to float64, any order.
         Y : the same, (n_samples, n_targets)
         groups : array-like of shape (n_samples,), optional

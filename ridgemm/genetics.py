@@ -142,8 +142,8 @@ def open_bed(path: str | Path, standardize: bool = False) -> Genotypes:
     Examples
     --------
     >>> import tempfile
-    >>> from bed_reader import to_bed  # doctest: +SKIP
-    >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
+    >>> from bed_reader import to_bed
+    >>> with tempfile.TemporaryDirectory() as folder:
     ...     to_bed(f"{folder}/g.bed", np.array([[0.0, 2], [1, np.nan], [2, 0]]))
     ...     open_bed(f"{folder}/g.bed")[:, :]
     array([[0., 2.],

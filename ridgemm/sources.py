@@ -301,12 +301,7 @@ def largest_eigenvalue(X: Source, standardize: bool) -> float:
     Good to a small factor; it decides only which route resolves the smallest alpha.
     """
     n, p = X.shape
-    rows = np.unique(np.linspace(0, n - 1, min(n, 256)).astype(int))
-    step = -(-p // 4096)
-    # converted after the thinning: a view would keep every whole row alive
-    sample = np.stack(
-        [np.asarray(X.data[i : i + 1, :])[0, ::step].astype(np.float64) for i in rows]
-    )
+    sample = _sample_rows(X) if X.chunks is None else _sample_chunks(X)
     if not (np.abs(sample) <= LARGEST).all():
         return 1.0  # the scan will say where
     sample -= sample.mean(axis=0)
@@ -315,6 +310,43 @@ def largest_eigenvalue(X: Source, standardize: bool) -> float:
         sample /= np.where(sd > 0, sd, 1)
     share = sample.size / (n * p)
     return max(float(np.linalg.norm(sample, 2)) ** 2 / share, float(np.finfo(np.float32).tiny))
+
+
+def _sample_rows(X: Source) -> np.ndarray:
+    n, p = X.shape
+    rows = np.unique(np.linspace(0, n - 1, min(n, 256)).astype(int))
+    step = -(-p // 4096)
+    # converted after the thinning: a view would keep every whole row alive
+    return np.stack([np.asarray(X.data[i : i + 1, :])[0, ::step].astype(np.float64) for i in rows])
+
+
+def _sample_chunks(X: Source) -> np.ndarray:
+    """As `_sample_rows` from at most 16 x 32 blocks, of which no chunk is read twice."""
+    rows, columns = (
+        _thinned(size, step, most, wanted)
+        for size, step, most, wanted in zip(X.shape, X.block, (16, 32), (256, 4096), strict=True)
+    )
+    sample = np.empty((sum(map(len, rows)), sum(map(len, columns))))
+    i = 0
+    for some in rows:
+        j = 0
+        for others in columns:
+            block = np.asarray(X.data[some[0] : some[-1] + 1, others[0] : others[-1] + 1])
+            chosen = block[np.ix_(some - some[0], others - others[0])]
+            sample[i : i + len(some), j : j + len(others)] = chosen
+            j += len(others)
+        i += len(some)
+    return sample
+
+
+def _thinned(size: int, step: int, most: int, wanted: int) -> list[np.ndarray]:
+    """About `wanted` of ``range(size)``, in at most `most` of its spans."""
+    bands = spans(size, step)
+    bands = [bands[i] for i in np.unique(np.linspace(0, len(bands) - 1, most).astype(int))]
+    each = -(-wanted // len(bands))
+    return [
+        np.unique(np.linspace(b.start, b.stop - 1, min(each, width(b))).astype(int)) for b in bands
+    ]
 
 
 class Reader:

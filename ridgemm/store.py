@@ -173,16 +173,11 @@ def fingerprint(source: Source, team: Team) -> str:
     if isinstance(source.data, Lazy):
         parts = [_ingredient(part, team) for part in source.data.recipe()]
         return key(type(source.data).__name__, list(source.shape), *parts)
-    n, m = source.shape
-    by_column = source.column_major
-    length, width = (m, n) if by_column else (n, m)
-    step = max(1, _CHUNK // (width * source.dtype.itemsize))
-    pieces = spans(length, step)
+    by_column, pieces = source.column_major, _pieces(source)
     digests = [b""] * len(pieces)
 
     def digest(_: int, i: int) -> None:
-        where = (slice(None), pieces[i]) if by_column else (pieces[i], slice(None))
-        block = np.asarray(source.data[where])
+        block = np.asarray(source.data[pieces[i]])
         block = np.ascontiguousarray(block.T if by_column else block)
         digests[i] = hashlib.blake2b(block, digest_size=16).digest()
 
@@ -191,7 +186,20 @@ def fingerprint(source: Source, team: Team) -> str:
     else:
         for i in range(len(pieces)):
             digest(0, i)
-    return key(list(source.shape), source.dtype.str, by_column, b"".join(digests).hex())
+    order = by_column if source.chunks is None else list(source.block)
+    return key(list(source.shape), source.dtype.str, order, b"".join(digests).hex())
+
+
+def _pieces(source: Source) -> list[tuple[slice, slice]]:
+    """Blocks that cover a source: of whole chunks, or of whole rows or columns."""
+    n, m = source.shape
+    if source.chunks is not None:
+        row_step, column_step = source.block
+        return [(rows, columns) for rows in spans(n, row_step) for columns in spans(m, column_step)]
+    length, width = (m, n) if source.column_major else (n, m)
+    step = max(1, _CHUNK // (width * source.dtype.itemsize))
+    whole = slice(None)
+    return [(whole, span) if source.column_major else (span, whole) for span in spans(length, step)]
 
 
 def _ingredient(part: Any, team: Team) -> Any:

@@ -136,7 +136,9 @@ class ZScored(View):
     ) -> None:
         runs, nothing = self._runs[rows], np.zeros(width(columns), np.float32)
         mean, scale = self.mean_[:, columns], self.scale_[:, columns]
-        for piece in spans(len(out), max(1, _PIECE // width(columns))):
+        # chunks are not cut
+        step = max(self.chunks[0] if self.chunks else 1, _PIECE // width(columns))
+        for piece in spans(len(out), step):
             values = np.empty((width(piece), width(columns)))
             self.parts[0].read(_some(rows, piece), columns, nothing, values)
             standardise_rows(values, runs[piece], mean, scale, shift, out[piece])
