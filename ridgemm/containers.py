@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ridgemm.errors import InputError, one_line
+from ridgemm.errors import InputError, as_path, one_line
 
 # what HDF5 keeps of decompressed chunks, so that neighbouring tiles do not decompress them again
 _CHUNK_CACHE = 16 << 20
@@ -155,8 +155,9 @@ def open_zarr(path: str | Path, array: str | None = None) -> ZarrArray:
 
 def open_container(path: Any, dataset: str | None, argument: str, kind: type[Container]) -> Any:
     """The array `dataset` of a container, or its only one; errors name `argument`."""
+    path = as_path(path, argument)
     said = f"{argument}={str(path)!r}"
-    if not os.path.exists(path):
+    if not path.exists():
         raise InputError(f"{said} does not exist; check the path.")
     find, package = (_h5_arrays, "h5py") if kind is H5Array else (_zarr_arrays, "zarr")
     try:

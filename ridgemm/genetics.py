@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ridgemm.errors import InputError, one_line
+from ridgemm.errors import InputError, as_path, one_line
 from ridgemm.kernels import decode_dosages
 from ridgemm.lazy import Lazy
 from ridgemm.tiles import spans
@@ -155,8 +155,9 @@ def open_bed(path: str | Path, standardize: bool = False) -> Genotypes:
 
 def open_genotypes(path: str | Path, standardize: bool, argument: str) -> Genotypes:
     """As `open_bed`; errors name `argument`."""
+    path = as_path(path, argument)
     said = f"{argument}={str(path)!r}"
-    for file in (Path(path), Path(path).with_suffix(".bim"), Path(path).with_suffix(".fam")):
+    for file in (path, path.with_suffix(".bim"), path.with_suffix(".fam")):
         if not file.is_file():
             raise InputError(f"{said}: {str(file)!r} does not exist; check the path.")
     try:

@@ -5,7 +5,7 @@ asked for, converted and shifted already. So a view costs no pass over memory th
 another dtype would not, views of views work, and all of them cross to workers as places in files.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,10 @@ class View(Lazy):
 class Delayed(View):
     """Earlier samples of the same run beside each other; see `delayed`."""
 
-    def __init__(self, X: Source, delays: np.ndarray, runs: np.ndarray):
+    def __init__(self, X: Source, delays: Sequence[int], runs: np.ndarray):
         n, p = X.shape
         super().__init__([X], (n, p * len(delays)), X.dtype)
-        self.delays = delays.tolist()
+        self.delays = [int(delay) for delay in delays]
         # the row that each delay takes for a row, or -1: (n_delays, n_samples)
         self._origins = np.stack([_earlier(runs, delay) for delay in self.delays])
         self._bounds = np.arange(len(delays) + 1) * p
@@ -261,12 +261,16 @@ def delayed(X: Any, delays: Any = (1, 2, 3, 4), groups: Any = None) -> Delayed:
            [4., 3.]])
     """
     X = as_source(X, "X")
-    given = np.atleast_1d(np.asarray(delays))
-    if given.ndim != 1 or not given.size or given.dtype.kind not in "iu":
+    given = list(delays) if isinstance(delays, Iterable) else [delays]
+    if not given or not all(_is_whole(delay) for delay in given):
         raise InputError(
             f"delays={one_line(delays)} must be whole numbers of samples, such as (1, 2, 3, 4)."
         )
     return Delayed(X, given, _runs(groups, X))
+
+
+def _is_whole(delay: Any) -> bool:
+    return isinstance(delay, (int, np.integer)) and not isinstance(delay, bool)
 
 
 def zscored(X: Any, groups: Any = None) -> ZScored:
