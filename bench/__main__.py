@@ -20,6 +20,7 @@ from bench import (
     nullmemory,
     peers,
     scaling,
+    views,
     xty,
 )
 from bench._machine import machine, sgemm_gflops, versions
@@ -39,6 +40,7 @@ BENCHMARKS = {
         "4000 x 800 x 20000 on a Dask cluster of this machine, against B-MOR",
     ),
     "hardening": (hardening.run, "the suites of faults, fuzz, kills and memory, counted"),
+    "views": (views.run, "a fit on delays made while they are read, against a file of them"),
     "scaling": (scaling.run, "a model on paper of 69202 x 16384 x 264805 on 8 and 1000 nodes"),
 }
 OPTIONS = {

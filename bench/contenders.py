@@ -59,6 +59,29 @@ class RidgemmCached(Ridgemm):
         return super().load(folder)
 
 
+class RidgemmView(Ridgemm):
+    """`ridgemm.RidgeCV` on four delays of X in ten runs: a view, or a file that holds the same."""
+
+    def __init__(self, kind: str, in_file: bool) -> None:
+        super().__init__()
+        self.kind, self.in_file = kind, in_file
+
+    def load(self, folder: Path):
+        import ridgemm
+
+        X, Y = super().load(folder)
+        runs = np.arange(len(X)) * 10 // len(X)
+        view = ridgemm.delayed(
+            ridgemm.zscored(X, runs) if self.kind == "zscored" else X, groups=runs
+        )
+        if not self.in_file:
+            return view, Y
+        path = folder / f"{self.kind}.npy"
+        if not path.exists():
+            np.save(path, np.asarray(view))
+        return np.load(path, mmap_mode="r"), Y
+
+
 class Himalaya:
     """`himalaya.ridge.RidgeCV` on R2, 5-fold.
 

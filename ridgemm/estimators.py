@@ -132,7 +132,7 @@ class RidgeCV(RidgeModel):
 
         Parameters
         ----------
-        X : ndarray, memmap, DataFrame, path to ``.npy`` or object with 2-D slicing
+        X : ndarray, memmap, DataFrame, path, view or object with 2-D slicing
             (n_samples, n_features), int8 to float64, any order.
         Y : the same, (n_samples, n_targets) or (n_samples,)
         groups : array-like of shape (n_samples,), optional

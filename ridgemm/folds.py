@@ -65,7 +65,7 @@ def make_folds(cv: Any, n_samples: int, groups: Any = None) -> list[Fold]:
     >>> [fold.test.tolist() for fold in make_folds(2, 4)]
     [[0, 1], [2, 3]]
     """
-    groups = _check_groups(groups, n_samples)
+    groups = check_groups(groups, n_samples)
     if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
         cv = _splitter(int(cv), n_samples, groups)
     if isinstance(cv, type):
@@ -93,7 +93,8 @@ def make_folds(cv: Any, n_samples: int, groups: Any = None) -> list[Fold]:
     return [_check_pair(i, pair, n_samples) for i, pair in enumerate(pairs)]
 
 
-def _check_groups(groups: Any, n_samples: int) -> np.ndarray | None:
+def check_groups(groups: Any, n_samples: int) -> np.ndarray | None:
+    """One label for each sample, or None."""
     if groups is None:
         return None
     try:

@@ -6,16 +6,17 @@ references (joblib does that), so a Source is as good as a path.
 """
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ridgemm.containers import reopenable
 from ridgemm.errors import InputError, InputTypeError, one_line
 from ridgemm.kernels import column_moments, gather_rows
+from ridgemm.lazy import Lazy
+from ridgemm.paths import open_path
 from ridgemm.threads import Team
 from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
@@ -51,6 +52,27 @@ class Source:
         return isinstance(self.data, np.ndarray)
 
     @property
+    def concurrent(self) -> bool:
+        """Whether several threads may read at once."""
+        return self.is_array or (isinstance(self.data, Lazy) and self.data.concurrent)
+
+    @property
+    def chunks(self) -> tuple[int, int] | None:
+        """Rows and columns that are stored, and so best read, together."""
+        chunks = None if self.is_array else getattr(self.data, "chunks", None)
+        # of dask, a tuple of sizes for each axis
+        return chunks and tuple(int(np.max(size)) for size in chunks)
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Rows and columns of a block that is quick to read: about half a million values."""
+        if self.chunks is None:
+            return (8192, 16) if self.column_major else (256, 2048)
+        rows, columns = self.chunks
+        rows *= max(1, 256 // rows)
+        return rows, columns * max(1, (1 << 19) // (rows * columns))
+
+    @property
     def column_major(self) -> bool:
         """Whether one column is the long contiguous run."""
         return self.is_array and abs(self.data.strides[0]) < abs(self.data.strides[1])
@@ -79,7 +101,9 @@ class Source:
         shift : (n_columns,) float32
         out : (m, n_columns) float32 or float64, row-major
         """
-        if isinstance(rows, slice):
+        if isinstance(self.data, Lazy):
+            self.data.read(rows, columns, shift, out)
+        elif isinstance(rows, slice):
             self._read_run(rows, columns, shift, out)
         elif self.is_array and self.dtype in _KERNEL_DTYPES:
             gather_rows(self.data[:, columns], rows, shift, out)
@@ -110,13 +134,13 @@ def _subtract(tile: np.ndarray, shift: np.ndarray, out: np.ndarray) -> None:
 
 
 def as_source(data: Any, name: str) -> Source:
-    """Make a Source of an array, a path to ``.npy`` or an object with 2-D slicing.
+    """Make a Source of an array, a path (see `open_path`) or an object with 2-D slicing.
 
     Raises
     ------
     InputError
         Not 2-D, empty, of a dtype that is not a real number, sparse, or a path that does not
-        exist or is not ``.npy``.
+        exist or cannot be opened.
 
     Examples
     --------
@@ -150,7 +174,8 @@ def as_targets(Y: Any) -> tuple[Source, bool]:
 def _as_array(data: Any, name: str) -> Any:
     """What has a shape and a dtype, whatever they are."""
     if isinstance(data, (str, os.PathLike)):
-        data = _open_npy(Path(data), name)
+        data = open_path(data, name)
+    data = reopenable(data)
     if isinstance(data, np.ma.MaskedArray):
         raise InputError(
             f"{name} is a masked array, whose mask would be lost; fill or drop the masked values "
@@ -194,7 +219,7 @@ def _checked(data: Any, name: str) -> Source:
         raise _no_array(name, error) from error
     if len(shape) != 2:
         raise InputError(
-            f"{name} must be 2-D (n_samples, n_{'features' if name[0] == 'X' else 'targets'}), "
+            f"{name} must be 2-D (n_samples, n_{'targets' if name[0] == 'Y' else 'features'}), "
             f"but has shape {shape}. Reshape your data: {name}.reshape(-1, 1) makes one column "
             f"of it, {name}.reshape(1, -1) one sample."
         )
@@ -214,23 +239,6 @@ def _checked(data: Any, name: str) -> Source:
             f"convert it with {name}.astype('float32')."
         )
     return Source(data, name, shape, dtype)
-
-
-def _open_npy(path: Path, name: str) -> np.ndarray:
-    if path.suffix != ".npy":
-        raise InputError(f"{name}={str(path)!r} is not a .npy file; save it with numpy.save.")
-    if not os.path.isfile(path):
-        raise InputError(f"{name}={str(path)!r} does not exist; check the path.")
-    try:
-        # a header is text that NumPy parses: damaged, it may raise or warn of anything
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:
-        raise InputError(
-            f"{name}={str(path)!r} cannot be opened as a .npy array ({one_line(error)}); "
-            "write it again with numpy.save."
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -280,7 +288,7 @@ def scan(source: Source, team: Team, skip_missing: bool = False) -> Scan:
     """
     n, m = source.shape
     sums, squares = np.zeros(m), np.zeros(m)
-    row_step, column_step = (8192, 16) if source.column_major else (256, 2048)
+    row_step, column_step = source.block
 
     def read_columns(_: int, columns: slice) -> None:
         for rows in spans(n, row_step):
@@ -316,7 +324,7 @@ def _over_columns(
     source: Source, blocks: Sequence[slice], team: Team, read: Callable[[int, slice], None]
 ) -> None:
     """Call ``read(slot, columns)`` for all blocks, at once only where the source allows it."""
-    if source.is_array:
+    if source.concurrent:
         team.run(read, blocks)
     else:
         for columns in blocks:
@@ -354,12 +362,7 @@ def largest_eigenvalue(X: Source, standardize: bool) -> float:
     Good to a small factor; it decides only which route resolves the smallest alpha.
     """
     n, p = X.shape
-    rows = np.unique(np.linspace(0, n - 1, min(n, 256)).astype(int))
-    step = -(-p // 4096)
-    # converted after the thinning: a view would keep every whole row alive
-    sample = np.stack(
-        [np.asarray(X.data[i : i + 1, :])[0, ::step].astype(np.float64) for i in rows]
-    )
+    sample = _sample_rows(X) if X.chunks is None else _sample_chunks(X)
     if not (np.abs(sample) <= LARGEST).all():
         return 1.0  # the scan will say where
     sample -= sample.mean(axis=0)
@@ -368,6 +371,43 @@ def largest_eigenvalue(X: Source, standardize: bool) -> float:
         sample /= np.where(sd > 0, sd, 1)
     share = sample.size / (n * p)
     return max(float(np.linalg.norm(sample, 2)) ** 2 / share, float(np.finfo(np.float32).tiny))
+
+
+def _sample_rows(X: Source) -> np.ndarray:
+    n, p = X.shape
+    rows = np.unique(np.linspace(0, n - 1, min(n, 256)).astype(int))
+    step = -(-p // 4096)
+    # converted after the thinning: a view would keep every whole row alive
+    return np.stack([np.asarray(X.data[i : i + 1, :])[0, ::step].astype(np.float64) for i in rows])
+
+
+def _sample_chunks(X: Source) -> np.ndarray:
+    """As `_sample_rows` from at most 16 x 32 blocks, of which no chunk is read twice."""
+    rows, columns = (
+        _thinned(size, step, most, wanted)
+        for size, step, most, wanted in zip(X.shape, X.block, (16, 32), (256, 4096), strict=True)
+    )
+    sample = np.empty((sum(map(len, rows)), sum(map(len, columns))))
+    i = 0
+    for some in rows:
+        j = 0
+        for others in columns:
+            block = np.asarray(X.data[some[0] : some[-1] + 1, others[0] : others[-1] + 1])
+            chosen = block[np.ix_(some - some[0], others - others[0])]
+            sample[i : i + len(some), j : j + len(others)] = chosen
+            j += len(others)
+        i += len(some)
+    return sample
+
+
+def _thinned(size: int, step: int, most: int, wanted: int) -> list[np.ndarray]:
+    """About `wanted` of ``range(size)``, in at most `most` of its spans."""
+    bands = spans(size, step)
+    bands = [bands[i] for i in np.unique(np.linspace(0, len(bands) - 1, most).astype(int))]
+    each = -(-wanted // len(bands))
+    return [
+        np.unique(np.linspace(b.start, b.stop - 1, min(each, width(b))).astype(int)) for b in bands
+    ]
 
 
 class Reader:
@@ -409,7 +449,7 @@ class Reader:
                 piece = rows[span]
             self.source.read(piece, columns, self.shift[columns], out[span])
 
-        if self.source.is_array:
+        if self.source.concurrent:
             team.run(part, spans(size, 256))
         else:
             part(0, slice(0, size))

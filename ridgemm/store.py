@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.errors import StorageError, one_line
+from ridgemm.lazy import Lazy
 from ridgemm.private import private_folder, remove, sweep
 from ridgemm.sources import Source
 from ridgemm.threads import Team
@@ -157,27 +158,44 @@ def fingerprint(source: Source, team: Team) -> str:
     """BLAKE2b over the values, shape and dtype of a source, in the order of its rows or columns.
 
     All of the values count: a file changed in place keeps its name, its size and, if somebody
-    insists, its date.
+    insists, its date. A view has the fingerprints of its parts and of what it makes of them.
     """
-    n, m = source.shape
-    by_column = source.column_major
-    length, width = (m, n) if by_column else (n, m)
-    step = max(1, _CHUNK // (width * source.dtype.itemsize))
-    pieces = spans(length, step)
+    if isinstance(source.data, Lazy):
+        parts = [_ingredient(part, team) for part in source.data.recipe()]
+        return key(type(source.data).__name__, list(source.shape), *parts)
+    by_column, pieces = source.column_major, _pieces(source)
     digests = [b""] * len(pieces)
 
     def digest(_: int, i: int) -> None:
-        where = (slice(None), pieces[i]) if by_column else (pieces[i], slice(None))
-        block = np.asarray(source.data[where])
+        block = np.asarray(source.data[pieces[i]])
         block = np.ascontiguousarray(block.T if by_column else block)
         digests[i] = hashlib.blake2b(block, digest_size=16).digest()
 
-    if source.is_array:
+    if source.concurrent:
         team.run(digest, range(len(pieces)))
     else:
         for i in range(len(pieces)):
             digest(0, i)
-    return key(list(source.shape), source.dtype.str, by_column, b"".join(digests).hex())
+    order = by_column if source.chunks is None else list(source.block)
+    return key(list(source.shape), source.dtype.str, order, b"".join(digests).hex())
+
+
+def _pieces(source: Source) -> list[tuple[slice, slice]]:
+    """Blocks that cover a source: of whole chunks, or of whole rows or columns."""
+    n, m = source.shape
+    if source.chunks is not None:
+        row_step, column_step = source.block
+        return [(rows, columns) for rows in spans(n, row_step) for columns in spans(m, column_step)]
+    length, width = (m, n) if source.column_major else (n, m)
+    step = max(1, _CHUNK // (width * source.dtype.itemsize))
+    whole = slice(None)
+    return [(whole, span) if source.column_major else (span, whole) for span in spans(length, step)]
+
+
+def _ingredient(part: Any, team: Team) -> Any:
+    if isinstance(part, Source):
+        return fingerprint(part, team)
+    return checksum(part) if isinstance(part, Path) else part
 
 
 class Store:

@@ -56,6 +56,15 @@ def test_quick_report(tmp_path):
     assert report["figures"]["factors_computed_second"] == 0
 
 
+def test_quick_views_make_the_maps_of_arrays(tmp_path):
+    file = tmp_path / "views.json"
+    bench("views", "--quick", "--json", file)
+    figures = json.loads(file.read_text())["figures"]
+    assert figures["delayed_max_abs_map_difference"] == 0
+    assert figures["zscored_max_abs_map_difference"] == 0
+    assert figures["delayed_view_over_array"] > 0
+
+
 def test_quick_genetics_measures_the_permutations_asked_for(tmp_path):
     file = tmp_path / "genetics.json"
     options = ["--permutations", 30, "--shared-permutations", 20, "--repeats", 2, "--json", file]

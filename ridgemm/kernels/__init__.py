@@ -1,5 +1,6 @@
 """Numba kernels: the fused, memory-bound passes. Dense products stay in BLAS."""
 
+from ridgemm.kernels.dosage import decode_dosages
 from ridgemm.kernels.gather import gather_rows, gather_signed_rows, gather_square
 from ridgemm.kernels.moments import column_moments, count_null, weighted_squares
 from ridgemm.kernels.score import (
@@ -10,10 +11,12 @@ from ridgemm.kernels.score import (
 )
 from ridgemm.kernels.select import first_best
 from ridgemm.kernels.shrink import scale_rows, shrink_targets, subtract_outer
+from ridgemm.kernels.standardise import standardise_rows
 
 __all__ = [
     "column_moments",
     "count_null",
+    "decode_dosages",
     "first_best",
     "gather_rows",
     "gather_signed_rows",
@@ -24,6 +27,7 @@ __all__ = [
     "scale_rows",
     "shrink_targets",
     "square_moments",
+    "standardise_rows",
     "subtract_outer",
     "weighted_squares",
 ]
