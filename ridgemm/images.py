@@ -37,16 +37,24 @@ class Run:
     @property
     def files(self) -> list[str]:
         """What it is read from, if it is read from files."""
-        if not _nibabel().is_proxy(self.image.dataobj):
+        if not import_nibabel().is_proxy(self.image.dataobj):
             return []
         names = {holder.filename for holder in self.image.file_map.values()}
         return sorted(os.path.abspath(name) for name in names if name is not None)
 
+    def kept_open(self) -> "Run":
+        """The same of a file that stays open: a packed one is then unpacked only once."""
+        if not self.files:
+            return self
+        return Run(self.name, import_nibabel().load(self.files[-1], keep_file_open=True))
+
     def source(self, hashed: bool) -> list[dict[str, Any]]:
         """What tells that the data are the same."""
         if not self.files:
-            data = np.asarray(self.image.dataobj)
-            return [{"hash": key(list(data.shape), data.dtype.str, data)}]
+            data = self.image.dataobj
+            # a volume at a time: a digest needs a copy of what it reads
+            volumes = [key(np.asarray(data[..., t])) for t in range(self.n_volumes)]
+            return [{"hash": key(list(data.shape), data.dtype.str, volumes)}]
         found = []
         for name in self.files:
             stat = os.stat(name)
@@ -58,32 +66,38 @@ class Run:
     def is_made_of(self, old: list[dict[str, Any]]) -> bool:
         """Whether the data are those of a record; contents decide where dates differ."""
         new = self.source(hashed=False)
-        if len(new) != len(old):
-            return False
-        for now, then in zip(new, old, strict=True):
-            same_place = "path" in now and all(now[name] == then.get(name) for name in now)
-            if same_place or now.get("hash", "") == then["hash"]:
-                continue
-            if now.get("size") != then.get("size") or checksum(Path(now["path"])) != then["hash"]:
-                return False
+        return len(new) == len(old) and all(map(_same, new, old))
+
+
+def _same(now: dict[str, Any], then: dict[str, Any]) -> bool:
+    """Whether a file, or an array, is the one of a record."""
+    if "path" not in now:
+        return now == then
+    if all(now[name] == then.get(name) for name in now):
         return True
+    return now["size"] == then.get("size") and checksum(Path(now["path"])) == then["hash"]
 
 
-def _nibabel() -> Any:
+def import_nibabel() -> Any:
+    """nibabel, or an error that names the extra."""
     return import_optional("nibabel", "neuro", "reading and writing brain images")
 
 
 def load_image(image: Any, argument: str) -> Any:
     """A nibabel image, from a path or as it is."""
-    nibabel = _nibabel()
+    nibabel = import_nibabel()
     if isinstance(image, nibabel.spatialimages.SpatialImage):
         return image
+    if isinstance(image, np.ndarray):
+        raise InputError(
+            f"{argument} is an array, which does not say where its voxels lie; wrap it, as in "
+            "nibabel.Nifti1Image(array, affine)."
+        )
     path = as_path(image, argument)
     if not path.is_file():
         raise InputError(f"{argument}={str(path)!r} does not exist; check the path.")
     try:
-        # a file kept open is unpacked once, instead of from its start for every block
-        loaded = nibabel.load(path, keep_file_open=True)
+        loaded = nibabel.load(path)
     except Exception as error:  # a damaged header may raise anything
         raise InputError(
             f"{argument}={str(path)!r} cannot be read as an image ({one_line(error)})."
@@ -96,24 +110,41 @@ def load_image(image: Any, argument: str) -> Any:
     return loaded
 
 
+def read_data(image: Any, name: str, volumes: slice | None = None) -> np.ndarray:
+    """The values of an image, or of some of its volumes."""
+    try:
+        return np.asarray(image.dataobj if volumes is None else image.dataobj[..., volumes])
+    except Exception as error:  # a file cut short, or a damaged stream
+        raise InputError(
+            f"{name}: its values cannot be read ({one_line(error)}); the file is damaged."
+        ) from error
+
+
 def open_runs(images: Any) -> list[Run]:
+    """4-D images, one for each run, from a path, an image or a list of them."""
     one = isinstance(images, (str, os.PathLike)) or not isinstance(images, Sequence)
     named = [("images", images)] if one else [(f"images[{i}]", x) for i, x in enumerate(images)]
     if not named:
         raise InputError("images is an empty list; give at least one 4-D image.")
     runs = [Run(name, load_image(image, name)) for name, image in named]
+    runs = [run.kept_open() for run in runs]
     for run in runs:
         if len(run.image.shape) != 4 or 0 in run.image.shape:
             raise InputError(
                 f"{run.name} has shape {run.image.shape}, but 4-D is wanted: (x, y, z, volumes). "
                 "Volumes in files of their own are joined by nibabel.concat_images."
             )
+        if run.image.get_data_dtype().kind not in "biuf":
+            raise InputError(
+                f"{run.name} has values of dtype {run.image.get_data_dtype()}; real numbers are "
+                "wanted."
+            )
     return runs
 
 
 def inside_mask(mask: Any) -> np.ndarray:
     """(x, y, z) bool of a mask image."""
-    values = np.asarray(mask.dataobj)
+    values = read_data(mask, "mask")
     if values.ndim == 4 and values.shape[3] == 1:
         values = values[..., 0]
     if values.ndim != 3:
@@ -151,7 +182,7 @@ def check_grid(image: Any, mask: Any, name: str) -> None:
 
 def image_like(data: np.ndarray, like: Any) -> Any:
     """A NIfTI image with the grid, units and codes of another."""
-    nibabel = _nibabel()
+    nibabel = import_nibabel()
     kind = nibabel.Nifti2Image if isinstance(like, nibabel.Nifti2Image) else nibabel.Nifti1Image
     image = kind(data, like.affine, like.header)
     image.header.set_data_dtype(np.float32)
@@ -183,3 +214,18 @@ def replaced(path: Path) -> Iterator[Path]:
         raise storage_error(path.parent, error) from error
     finally:
         remove(partial)
+
+
+def check_values(values: Any, columns: str) -> np.ndarray:
+    """Values of maps as an array of one or two axes, the last of length `columns`."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"dtype {array.dtype}")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"values are no array of real numbers ({one_line(error)}).") from error
+    if array.ndim not in (1, 2) or array.size == 0:
+        raise InputError(
+            f"values has shape {array.shape}, but ({columns},) or (k, {columns}) is wanted."
+        )
+    return array

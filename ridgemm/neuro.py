@@ -18,11 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from ridgemm.errors import InputError, as_path, one_line
+from ridgemm.errors import InputError, as_path
 from ridgemm.fitplan import parse_memory
-from ridgemm.images import Run, check_grid, inside_mask, load_image, open_runs, replaced, save_image
+from ridgemm.images import (
+    Run,
+    check_grid,
+    check_values,
+    inside_mask,
+    load_image,
+    open_runs,
+    read_data,
+    replaced,
+    save_image,
+)
 from ridgemm.private import sweep
 from ridgemm.store import check_folder, check_space, create_array
+from ridgemm.surfaces import read_gifti, write_gifti
 from ridgemm.voxels import (
     MaskerReader,
     MaskReader,
@@ -33,6 +44,8 @@ from ridgemm.voxels import (
 )
 
 log = logging.getLogger("ridgemm")
+
+__all__ = ["masked_bold", "read_gifti", "read_map", "run_labels", "write_gifti", "write_map"]
 
 _FORMAT = 1
 
@@ -167,7 +180,7 @@ def write_map(values: Any, mask: Any, path: str | Path) -> Path:
     path = as_path(path, "path")
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"path={str(path)!r} must end in .nii or .nii.gz.")
-    values = _check_values(values)
+    values = check_values(values, "n_voxels")
     if is_masker(mask):
         image = map_of_masker(values, fitted_masker(mask))
     else:
@@ -197,21 +210,7 @@ def read_map(path: str | Path, mask: Any) -> np.ndarray:
     image, mask = load_image(path, "path"), load_image(mask, "mask")
     inside = inside_mask(mask)
     check_grid(image, mask, "path")
-    return np.asarray(image.dataobj, dtype=np.float32)[inside].T
-
-
-def _check_values(values: Any) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"dtype {array.dtype}")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"values are no array of real numbers ({one_line(error)}).") from error
-    if array.ndim not in (1, 2) or array.size == 0:
-        raise InputError(
-            f"values has shape {array.shape}, but (n_voxels,) or (k, n_voxels) is wanted."
-        )
-    return array
+    return read_data(image, "path")[inside].T.astype(np.float32)
 
 
 def _record_path(out: Path) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ridgemm.errors import InputError, MemoryLimitError, one_line
 from ridgemm.fitplan import format_bytes
-from ridgemm.images import Run, check_grid, image_like, inside_mask, load_image
+from ridgemm.images import Run, check_grid, image_like, inside_mask, load_image, read_data
 from ridgemm.store import key
 from ridgemm.tiles import spans
 
@@ -36,8 +36,8 @@ class MaskReader:
     def blocks(self, run: Run) -> Iterator[np.ndarray]:
         """(n_volumes, n_voxels) pieces of a run."""
         for span in spans(run.n_volumes, self._step):
-            block = _read_volumes(run, span)
-            yield block.reshape(-1, block.shape[3], order="F").T[:, self._index]
+            block = read_data(run.image, run.name, span)
+            yield block.reshape(-1, block.shape[3], order="F").T.take(self._index, axis=1)
 
 
 def _volumes_per_block(runs: Sequence[Run], n_grid: int, n_voxels: int, limit: int) -> int:
@@ -52,17 +52,8 @@ def _volumes_per_block(runs: Sequence[Run], n_grid: int, n_voxels: int, limit: i
     return min(limit, _LARGEST_BLOCK) // one or 1
 
 
-def _read_volumes(run: Run, span: slice) -> np.ndarray:
-    try:
-        return np.asarray(run.image.dataobj[..., span])
-    except Exception as error:  # a file cut short, or a damaged stream
-        raise InputError(
-            f"{run.name}: volumes {span.start} to {span.stop - 1} cannot be read "
-            f"({one_line(error)}); the file is damaged."
-        ) from error
-
-
 def is_masker(mask: Any) -> bool:
+    """Whether it has the methods of a nilearn masker."""
     return hasattr(mask, "transform") and hasattr(mask, "inverse_transform")
 
 
