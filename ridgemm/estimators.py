@@ -20,6 +20,7 @@ from ridgemm.mapreduce import count_workers
 from ridgemm.persistence import load_model, save_model
 from ridgemm.prediction import LinearModel, predict, primal_coefficients, score_targets
 from ridgemm.private import remove, temporary_folder
+from ridgemm.report import report_fit
 from ridgemm.scores import check_scoring
 from ridgemm.sources import Source, as_source
 from ridgemm.store import check_folder, check_space
@@ -254,6 +255,23 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         if hasattr(self, "plan_"):
             manifest |= {"plan": str(self.plan_).splitlines(), "took": self.took_}
         save_model(as_path(folder, "folder"), self._linear, arrays, manifest)
+
+    def report(self, path: str | Path, mask: Any = None) -> Path:
+        """Write one HTML page of what was chosen and found; `ridgemm.report.report_fit` says more.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ``.html``.
+        mask : array, nibabel image or path, optional
+            To draw the map of scores, as for `ridgemm.plots.plot_map`.
+
+        Returns
+        -------
+        Path
+        """
+        check_is_fitted(self, "alpha_")
+        return report_fit(self, path, mask)
 
     @classmethod
     def from_folder(cls, folder: Path) -> "RidgeCV":

@@ -1,9 +1,8 @@
 """Brain images: loaded lazily, masked, compared, written. The sole importer of nibabel."""
 
-import contextlib
 import gzip
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import numpy as np
 
 from ridgemm.errors import InputError, as_path, one_line
 from ridgemm.optional import import_optional
-from ridgemm.private import private_name, remove
-from ridgemm.store import check_folder, checksum, key, storage_error
+from ridgemm.store import check_folder, checksum, key, replaced
 
 # grids that lie apart by less, in voxels, are one: affines are often stored as float32
 _GRID_TOLERANCE = 0.01
@@ -201,19 +199,6 @@ def save_image(path: Path, image: Any, packed: bool) -> None:
                 image.to_stream(stream)
         else:
             image.to_stream(file)
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A private name to write to, renamed to `path` at the end of the block."""
-    partial = path.with_name(private_name(path.name))
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise storage_error(path.parent, error) from error
-    finally:
-        remove(partial)
 
 
 def check_values(values: Any, columns: str) -> np.ndarray:

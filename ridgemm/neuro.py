@@ -28,11 +28,10 @@ from ridgemm.images import (
     load_image,
     open_runs,
     read_data,
-    replaced,
     save_image,
 )
 from ridgemm.private import sweep
-from ridgemm.store import check_folder, check_space, create_array
+from ridgemm.store import check_folder, check_space, create_array, replaced
 from ridgemm.surfaces import read_gifti, write_gifti
 from ridgemm.voxels import (
     MaskerReader,

@@ -12,6 +12,7 @@ from ridgemm.estimators import RidgeCV
 from ridgemm.null import count_exceedances, fdr_pvalues, fwer_pvalues, pvalues, tail_statistic
 from ridgemm.plots import plot_null_max
 from ridgemm.private import private_folder
+from ridgemm.report import report_null
 from ridgemm.store import (
     checksum,
     open_array,
@@ -146,6 +147,22 @@ class PermutationResult:
             title=self.description["scheme"],
         )
         figure.savefig(path, dpi=120)
+
+    def report(self, path: str | Path, mask: Any = None) -> Path:
+        """Write one HTML page of what was done and found; `ridgemm.report.report_null` says more.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ``.html``.
+        mask : array, nibabel image or path, optional
+            To draw maps, as for `ridgemm.plots.plot_map`.
+
+        Returns
+        -------
+        Path
+        """
+        return report_null(self, path, mask)
 
     @classmethod
     def from_folder(cls, folder: Path) -> "PermutationResult":

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ridgemm.errors import InputError, as_path, one_line
-from ridgemm.images import check_values, import_nibabel, replaced
-from ridgemm.store import check_folder
+from ridgemm.images import check_values, import_nibabel
+from ridgemm.store import check_folder, replaced
 
 _GEOMETRY = ("NIFTI_INTENT_POINTSET", "NIFTI_INTENT_TRIANGLE")
 
