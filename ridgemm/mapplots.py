@@ -11,10 +11,10 @@ from ridgemm.optional import import_optional
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
 # shares of the mask's voxels below the slices that are shown
 _SLICES = (0.15, 0.5, 0.8, 0.95)
-_TINY = 1e-12
+_TINY, _MASK_GREY = 1e-12, 0.85
 
 
-def new_figure(width: float = 7.0, height: float = 4.0) -> Any:
+def new_figure(width: float = 6.0, height: float = 3.6) -> Any:
     """An empty figure that no other code knows of.
 
     Raises
@@ -47,7 +47,7 @@ def plot_map(
     mask : (x, y) or (x, y, z) bool array, nibabel image or path
         An image has an affine: nilearn then draws the slices, in millimetres.
     background : array or image like `mask`, optional
-        Drawn in grey below the map.
+        Drawn in grey below the map; by default the mask is, of an array.
     label : str
         What the colours mean, with the unit.
     title : str
@@ -137,7 +137,10 @@ def _mosaic(figure, volume, inside, background, slices, label, title, colours) -
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, level in zip(grid.flat, slices, strict=False):
-        if background is not None:
+        if background is None:  # the shape of the mask, for what is not drawn
+            below = np.where(inside[:, :, level], _MASK_GREY, np.nan)
+            axes.imshow(below.T, cmap="gray", vmin=0, vmax=1, origin="lower")
+        else:
             axes.imshow(np.asarray(background)[:, :, level].T, cmap="gray", origin="lower")
         image = axes.imshow(volume[:, :, level].T, origin="lower", **colours)
         if named:

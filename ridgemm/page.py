@@ -19,7 +19,7 @@ _STYLE = """
   --card: #1f242a; --line: #363d46; --accent: #6db7ea; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 62rem; background: var(--page);
-  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; padding-bottom: .25rem;
   border-bottom: 2px solid var(--accent); }
@@ -35,15 +35,18 @@ table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabu
 th, td { padding: .3rem 1rem .3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; color: var(--soft); }
-td.number, th.number { text-align: right; white-space: nowrap; }
+td:not(:first-child) { overflow-wrap: anywhere; }
+td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
 td.number + td:not(.number), th.number + th:not(.number) { padding-left: 1rem; }
 ul { padding-left: 1.2rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
   gap: 1.2rem; }
 figure { margin: 0; }
 figure.whole { grid-column: 1 / -1; }
-img { display: block; max-width: 100%; height: auto; margin: 0 auto; background: #fff;
+img { display: block; max-width: 100%; height: auto; background: #fff;
   border: 1px solid var(--line); border-radius: .4rem; }
+figure.whole img { max-width: min(100%, 36rem); }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --page: #fff;
   --card: #f4f6f8; --line: #ccc; --accent: #005a92; }
   body { padding: 0; max-width: none; font-size: 11pt; }

@@ -80,7 +80,7 @@ def count_alphas(chosen: Any, alphas: Any) -> tuple[np.ndarray, list[int]]:
 def _alpha_ticks(axes: Any, alphas: np.ndarray) -> None:
     """Label some of the candidates, which stand one beside the other."""
     ticks = np.arange(0, len(alphas), -(-len(alphas) // _MOST_TICKS))
-    axes.set_xticks(ticks, [f"{alphas[i]:.3g}" for i in ticks])
+    axes.set_xticks(ticks, [f"{alphas[i]:.4g}" for i in ticks])
 
 
 def plot_cv_curves(

@@ -102,7 +102,6 @@ def report_null(
         page.section(
             "Targets found",
             page.table(counts, ("p of at most", *kinds)),
-            page.paragraph(f"The smallest p that can be reached is {_smallest(result):.2g}.", True),
         ),
         page.section("Strongest targets", _strongest(result, kinds)),
         page.section("Scores", _score_table(result.scores)),
@@ -216,9 +215,9 @@ def _plan_table(model: Any) -> str:
 
 def _parameters(model: Any) -> Iterable[tuple[str, str]]:
     for name, value in model.get_params(deep=False).items():
-        if isinstance(value, np.ndarray):
-            value = value.tolist()
-        yield name, one_line(value)
+        if name == "alphas":
+            value = ", ".join(f"{alpha:.4g}" for alpha in np.atleast_1d(value))
+        yield name, value if isinstance(value, str) else one_line(value)
 
 
 def _test_rows(result: Any) -> Iterable[tuple[str, str]]:
@@ -241,10 +240,6 @@ def _strongest(result: Any, kinds: dict[str, np.ndarray]) -> str:
     return page.table(rows, header) if rows else ""
 
 
-def _smallest(result: Any) -> float:
-    return 1 / (1 + result.n_permutations)
-
-
 def _forecast_table(plan: dict[str, Any]) -> str:
     if not plan:
         return ""
@@ -264,8 +259,8 @@ def _stage_table(plan: dict[str, Any], took: dict[str, float]) -> str:
         (
             name,
             f"{stages[name]['flops'] / 1e9:.1f}" if name in stages else "-",
-            f"{stages[name]['seconds']:.2f}" if name in stages else "-",
-            f"{took[name]:.2f}" if name in took else "-",
+            f"{stages[name]['seconds']:.3g}" if name in stages else "-",
+            f"{took[name]:.3g}" if name in took else "-",
         )
         for name in [*stages, *(name for name in took if name not in stages)]
     ]
@@ -273,8 +268,8 @@ def _stage_table(plan: dict[str, Any], took: dict[str, float]) -> str:
 
 
 def _took_rows(took: dict[str, float]) -> list[tuple[str, str]]:
-    rows = [(name, f"{seconds:.2f} s") for name, seconds in took.items()]
-    return [*rows, ("together", f"{sum(took.values()):.2f} s")] if rows else []
+    rows = [(name, f"{seconds:.3g} s") for name, seconds in took.items()]
+    return [*rows, ("together", f"{sum(took.values()):.3g} s")] if rows else []
 
 
 def _read_json(path: Path) -> dict[str, Any]:
