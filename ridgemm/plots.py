@@ -17,7 +17,7 @@ from ridgemm.null import tail_statistic
 OBSERVED, NULL, THRESHOLD = "#0072B2", "#9a9a9a", "#D55E00"
 _LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 _MARKERS = "os^Dv<>"
-_MOST_BINS, _FEWEST_BINS, _MOST_TICKS = 60, 10, 9
+_MOST_BINS, _FEWEST_BINS, _MOST_TICKS = 60, 10, 7
 
 __all__ = [
     "count_alphas",
@@ -80,7 +80,7 @@ def count_alphas(chosen: Any, alphas: Any) -> tuple[np.ndarray, list[int]]:
 def _alpha_ticks(axes: Any, alphas: np.ndarray) -> None:
     """Label some of the candidates, which stand one beside the other."""
     ticks = np.arange(0, len(alphas), -(-len(alphas) // _MOST_TICKS))
-    axes.set_xticks(ticks, [f"{alphas[i]:.4g}" for i in ticks])
+    axes.set_xticks(ticks, [f"{alphas[i]:.3g}" for i in ticks])
 
 
 def plot_cv_curves(
