@@ -62,7 +62,7 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> str:
 
 
 def table(rows: Iterable[Sequence[Any]], header: Sequence[str] = ()) -> str:
-    """A table; columns of numbers, given as numbers or as texts of such, stand to the right.
+    """A table, or nothing without rows; columns of numbers, or texts of such, stand to the right.
 
     Examples
     --------
@@ -70,6 +70,8 @@ def table(rows: Iterable[Sequence[Any]], header: Sequence[str] = ()) -> str:
     True
     """
     rows = [tuple(row) for row in rows]
+    if not rows:
+        return ""
     numeric = [all(_is_number(cell) for cell in column) for column in zip(*rows, strict=True)]
 
     def line(cells: Sequence[Any], tag: str) -> str:

@@ -237,7 +237,7 @@ def _strongest(result: Any, kinds: dict[str, np.ndarray]) -> str:
         if np.isfinite(statistic[t])
     ]
     header = ("target", result.description["scoring"], *(f"p {name}" for name in kinds))
-    return page.table(rows, header) if rows else ""
+    return page.table(rows, header)
 
 
 def _forecast_table(plan: dict[str, Any]) -> str:
@@ -264,7 +264,7 @@ def _stage_table(plan: dict[str, Any], took: dict[str, float]) -> str:
         )
         for name in [*stages, *(name for name in took if name not in stages)]
     ]
-    return page.table(rows, ("stage", "Gflop", "planned, s", "took, s")) if rows else ""
+    return page.table(rows, ("stage", "Gflop", "planned, s", "took, s"))
 
 
 def _took_rows(took: dict[str, float]) -> list[tuple[str, str]]:
