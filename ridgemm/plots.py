@@ -62,8 +62,7 @@ def plot_alphas(chosen: Any, alphas: Any, *, figure: Any = None) -> Any:
     [0, 1, 2]
     """
     alphas, counts = count_alphas(chosen, alphas)
-    figure = new_figure() if figure is None else figure
-    axes = figure.subplots()
+    figure, axes = _panel(figure)
     axes.bar(range(len(alphas)), counts, color=OBSERVED)
     _alpha_ticks(axes, alphas)
     axes.set(xlabel="alpha", ylabel="targets", title="Chosen alphas")
@@ -140,8 +139,7 @@ def plot_cv_curves(
         )
     if names is None:
         names = ["all targets"] if one else [f"target {t}" for t in targets]
-    figure = new_figure() if figure is None else figure
-    axes = figure.subplots()
+    figure, axes = _panel(figure)
     for target, name, colour, marker in zip(targets, names, _LINES, _MARKERS, strict=False):
         curve = scores[order, target]
         axes.plot(curve, color=colour, marker=marker, markersize=4, label=name)
@@ -171,8 +169,7 @@ def plot_scores(scores: Any, *, label: str = "score", figure: Any = None) -> Any
     Figure
     """
     scores = _finite(scores, "scores")
-    figure = new_figure() if figure is None else figure
-    axes = figure.subplots()
+    figure, axes = _panel(figure)
     axes.hist(scores, bins=_bins(scores), color=OBSERVED)
     middle = float(np.median(scores))
     axes.axvline(middle, color=THRESHOLD, linestyle="--", label=f"median {middle:.3g}")
@@ -217,8 +214,7 @@ def plot_null_max(
     """
     statistic = _finite(tail_statistic(np.asarray(scores), two_sided), "scores")
     null_max = _finite(null_max, "null_max")
-    figure = new_figure() if figure is None else figure
-    axes = figure.subplots()
+    figure, axes = _panel(figure)
     options = {"density": True, "alpha": 0.65}
     axes.hist(statistic, bins=_bins(statistic), color=OBSERVED, label="observed", **options)
     axes.hist(
@@ -276,8 +272,7 @@ def plot_null(
     Figure
     """
     null = _finite(null, "null")
-    figure = new_figure() if figure is None else figure
-    axes = figure.subplots()
+    figure, axes = _panel(figure)
     told = f"observed {observed:.3g}" + ("" if pvalue is None else f", p {pvalue:.2g}")
     axes.hist(null, bins=_bins(null), color=NULL, label=f"{len(null)} permutations")
     axes.axvline(observed, color=OBSERVED, linewidth=2, label=told)
@@ -339,8 +334,7 @@ def plot_rois(
     nulls = [np.asarray(null[:, some], dtype=np.float64).mean(axis=1) for some in members]
     middle = np.array([some.mean() for some in nulls])
     low, high = np.percentile(nulls, (2.5, 97.5), axis=1)
-    figure = new_figure(7, 1.6 + 0.45 * len(names)) if figure is None else figure
-    axes = figure.subplots()
+    figure, axes = _panel(figure, 7, 1.6 + 0.45 * len(names))
     places = np.arange(len(names))
     axes.barh(places - 0.2, observed, 0.4, color=OBSERVED, label="observed")
     axes.barh(
@@ -396,8 +390,7 @@ def plot_similarity(maps: Any, names: Sequence[str] | None = None, *, figure: An
     with np.errstate(invalid="ignore", divide="ignore"):
         r = np.corrcoef(common)  # NaN, drawn as nothing, for a map that is constant
     names = [f"map {i}" for i in range(len(maps))] if names is None else names
-    figure = new_figure(*[2.5 + 0.55 * max(4, len(maps))] * 2) if figure is None else figure
-    axes = figure.subplots()
+    figure, axes = _panel(figure, *[2.5 + 0.55 * max(4, len(maps))] * 2)
     image = axes.imshow(r, cmap=DIVERGING, vmin=-1, vmax=1)
     places = range(len(maps))
     axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
@@ -409,6 +402,12 @@ def plot_similarity(maps: Any, names: Sequence[str] | None = None, *, figure: An
     figure.colorbar(image, ax=axes, label="Pearson r over voxels", shrink=0.8)
     axes.set_title(f"Spatial correlation, {common.shape[1]} voxels", fontsize="medium")
     return figure
+
+
+def _panel(figure: Any, *size: float) -> tuple[Any, Any]:
+    """The figure, or a new one, and axes that fill it."""
+    figure = new_figure(*size) if figure is None else figure
+    return figure, figure.subplots()
 
 
 def _finite(values: Any, argument: str) -> np.ndarray:
