@@ -31,7 +31,7 @@ from ridgemm.images import (
     save_image,
 )
 from ridgemm.private import sweep
-from ridgemm.store import check_folder, check_space, create_array, replaced
+from ridgemm.store import check_folder, check_space, create_array, key, replaced
 from ridgemm.surfaces import read_gifti, write_gifti
 from ridgemm.voxels import (
     MaskerReader,
@@ -221,9 +221,10 @@ def _read_record(out: Path) -> dict[str, Any] | None:
     """What lies beside a file of `masked_bold`; None where nothing readable does."""
     try:
         record = json.loads(_record_path(out).read_text())
-        return record if record.get("format") == _FORMAT else None
-    except (OSError, ValueError, AttributeError):
+        sound = record.pop("checksum", None) == key(record) and record["format"] == _FORMAT
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+    return record if sound else None
 
 
 def _stamp(path: Path) -> list[int]:
@@ -270,6 +271,7 @@ def _write(out: Path, runs: Sequence[Run], reader: Any, record: dict[str, Any]) 
                 row += len(block)
         array.flush()
         del array
-    record["shape"], record["stamp"] = shape, _stamp(out)
+    record |= {"shape": list(shape), "stamp": _stamp(out)}
+    record["checksum"] = key(record)
     with replaced(_record_path(out)) as partial:
         partial.write_text(json.dumps(record, indent=1))

@@ -292,6 +292,25 @@ def test_a_file_of_somebody_else_is_kept(tmp_path):
         neuro.run_labels(tmp_path / "features.npy")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_text("{"),
+        lambda path: path.write_text("[]"),
+        lambda path: path.write_text(path.read_text().replace("sources", "source")),
+    ],
+    ids=["gone", "torn", "other", "changed"],
+)
+def test_a_record_that_is_damaged(made, damage):
+    call, folder = made
+    damage(folder / "bold.npy.json")
+    with pytest.raises(InputError, match="was not written by masked_bold"):
+        call()
+    (folder / "bold.npy").unlink()
+    assert call().is_file() and not written_again(folder, call)
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_an_unfinished_file_never_looks_finished(tmp_path, monkeypatch, error):
     _, mask = make_mask()
