@@ -263,7 +263,7 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         ----------
         path : path
             Ends in ``.html``.
-        mask : array, nibabel image or path, optional
+        mask : bool array, path, nibabel image or nilearn masker, optional
             To draw the map of scores, as for `ridgemm.plots.plot_map`.
 
         Returns

@@ -7,6 +7,7 @@ import numpy as np
 
 from ridgemm.errors import InputError
 from ridgemm.optional import import_optional
+from ridgemm.voxels import map_image
 
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
 # shares of the mask's voxels below the slices that are shown
@@ -44,8 +45,8 @@ def plot_map(
     ----------
     values : (n_voxels,) array
         NaN is not drawn, so that ``np.where(p <= 0.05, scores, np.nan)`` is a thresholded map.
-    mask : (x, y) or (x, y, z) bool array, nibabel image or path
-        An image has an affine: nilearn then draws the slices, in millimetres.
+    mask : (x, y) or (x, y, z) bool array, path, nibabel image or nilearn masker
+        All but an array have an affine: nilearn then draws the slices, in millimetres.
     background : array or image like `mask`, optional
         Drawn in grey below the map; by default the mask is, of an array.
     label : str
@@ -162,10 +163,7 @@ def _spread(inside: np.ndarray) -> list[int]:
 
 def _nilearn_map(values, mask, background, title, colours, figure) -> Any:
     plotting = import_optional("nilearn.plotting", "neuro", "a map with an affine")
-    from ridgemm.images import load_image
-    from ridgemm.voxels import map_of_mask
-
-    image = map_of_mask(values, load_image(mask, "mask"))
+    image = map_image(values, mask)
     data = image.get_fdata()
     n_cuts = min(7, max(1, int(np.isfinite(data).any(axis=(0, 1)).sum())))
     # nilearn draws no NaN either, but warns; it leaves out what is below the threshold

@@ -33,14 +33,7 @@ from ridgemm.images import (
 from ridgemm.private import sweep
 from ridgemm.store import check_folder, check_space, create_array, key, replaced
 from ridgemm.surfaces import read_gifti, write_gifti
-from ridgemm.voxels import (
-    MaskerReader,
-    MaskReader,
-    fitted_masker,
-    is_masker,
-    map_of_mask,
-    map_of_masker,
-)
+from ridgemm.voxels import MaskerReader, MaskReader, is_masker, map_image
 
 log = logging.getLogger("ridgemm")
 
@@ -180,10 +173,7 @@ def write_map(values: Any, mask: Any, path: str | Path) -> Path:
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"path={str(path)!r} must end in .nii or .nii.gz.")
     values = check_values(values, "n_voxels")
-    if is_masker(mask):
-        image = map_of_masker(values, fitted_masker(mask))
-    else:
-        image = map_of_mask(values, load_image(mask, "mask"))
+    image = map_image(values, mask)
     save_image(path, image, packed=path.suffix == ".gz")
     return path
 

@@ -28,7 +28,7 @@ def report_fit(model: Any, path: str | Path, mask: Any = None) -> Path:
         Fitted. One that was loaded has no plan and no timings.
     path : path
         Ends in ``.html``.
-    mask : array, nibabel image or path, optional
+    mask : bool array, path, nibabel image or nilearn masker, optional
         To draw the map of scores, as for `ridgemm.plots.plot_map`.
 
     Returns
@@ -70,7 +70,7 @@ def report_null(
     result : PermutationResult
     path : path
         Ends in ``.html``.
-    mask : array, nibabel image or path, optional
+    mask : bool array, path, nibabel image or nilearn masker, optional
         To draw maps, as for `ridgemm.plots.plot_map`.
     levels : list of float
         Of significance; the first is that of the pictures.

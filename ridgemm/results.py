@@ -155,7 +155,7 @@ class PermutationResult:
         ----------
         path : path
             Ends in ``.html``.
-        mask : array, nibabel image or path, optional
+        mask : bool array, path, nibabel image or nilearn masker, optional
             To draw maps, as for `ridgemm.plots.plot_map`.
 
         Returns

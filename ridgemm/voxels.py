@@ -125,8 +125,14 @@ class MaskerReader:
         yield self._first_block if run is self._first else self._transform(run)
 
 
-def map_of_masker(values: np.ndarray, masker: Any) -> Any:
-    """An image of values, NaN where the masker puts nothing."""
+def map_image(values: np.ndarray, mask: Any) -> Any:
+    """An image of values, NaN outside of a mask, or where a masker puts nothing."""
+    if is_masker(mask):
+        return _map_of_masker(values, fitted_masker(mask))
+    return _map_of_mask(values, load_image(mask, "mask"))
+
+
+def _map_of_masker(values: np.ndarray, masker: Any) -> Any:
     try:
         image = masker.inverse_transform(values.astype(np.float32))
         support = masker.inverse_transform(np.ones((1, values.shape[-1]), np.float32))
@@ -140,8 +146,7 @@ def map_of_masker(values: np.ndarray, masker: Any) -> Any:
     return image_like(data, image)
 
 
-def map_of_mask(values: np.ndarray, mask: Any) -> Any:
-    """An image of values inside a mask, NaN elsewhere."""
+def _map_of_mask(values: np.ndarray, mask: Any) -> Any:
     inside = inside_mask(mask)
     n_voxels = np.count_nonzero(inside)
     if values.shape[-1] != n_voxels:

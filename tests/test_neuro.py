@@ -601,10 +601,11 @@ def ridgemm_features(labels):
 
 
 def test_the_package_does_not_import_them():
-    """Whoever has no brain need not wait for nibabel."""
+    """Whoever draws no brain need not wait for them."""
     import subprocess
 
-    code = "import sys, ridgemm, ridgemm.neuro; print({'nibabel', 'nilearn'} & set(sys.modules))"
+    code = "import sys, ridgemm, ridgemm.neuro, ridgemm.plots; "
+    code += "print({'nibabel', 'nilearn', 'matplotlib'} & set(sys.modules))"
     env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ridgemm.__file__))}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert ran.stdout.strip() == "set()", ran.stderr

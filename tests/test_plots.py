@@ -113,6 +113,11 @@ def test_an_affine_is_drawn_by_nilearn():
     assert "a map (r)" in texts(figure)
     cuts = [text for text in texts(figure) if text.startswith("z=")]
     assert cuts == ["z=0", "z=3", "z=6", "z=9"]
+    maskers = pytest.importorskip("nilearn.maskers")
+    same = plots.plot_map(values, maskers.NiftiMasker(mask, standardize=None), signed=True)
+    for one, other in zip(figure.axes, same.axes, strict=True):
+        for image, again in zip(one.images, other.images, strict=True):
+            np.testing.assert_array_equal(image.get_array(), again.get_array())
 
 
 # -- alphas ----------------------------------------------------------------------------------
