@@ -21,7 +21,6 @@ import numpy as np
 
 from ridgemm import blas
 from ridgemm.kernels import (
-    cross_moments,
     loo_moments,
     product_moments,
     scale_rows,
@@ -36,6 +35,7 @@ from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
 
 ROW_STEP = 512
+MOMENT_STEP = 256
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def score_statistics(
     y_total = y_sum + n * tile.train_mean(view, strip)
     subtract_outer(factors.test_sum / n, y_total, C)
     members = workspace.zeros("members", (len(candidates.basis), 3, width(strip)))
-    cross_moments(Z, C, factors.test_sum, candidates.basis, members)
+    _cross_moments(Z, C, factors.test_sum, candidates.basis, members, workspace)
     sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
     for i in (0, 2):
         np.matmul(candidates.mix, members[:, i], out=sums[:, i])
@@ -205,10 +205,33 @@ def score_statistics(
     for member, prediction in zip(candidates.basis, F, strict=True):
         scale_rows(Z, member, prediction)
         blas.trmm(factors.quadratic, prediction)
-    square_moments(F, candidates.mix, workspace.array("line", (width(strip),)), sums)
+    square_moments(F, candidates.mix, workspace.array("lines", (2, width(strip))), sums)
     sums[:, 1] += sums[:, 0] ** 2 / n
     sums[:, 2] += sums[:, 0] * y_sum / n
     return _score(tile, view, strip, scoring, sums)
+
+
+def _cross_moments(
+    Z: np.ndarray,
+    C: np.ndarray,
+    test_sum: np.ndarray,
+    basis: np.ndarray,
+    members: np.ndarray,
+    workspace: Workspace,
+) -> None:
+    """Add ``sum_k D test_sum`` and ``sum_k D C``, ``D = Z * basis[l]``, to ``members[l, 0|2]``.
+
+    Products of a block of rows in float32, added to float64 totals.
+    """
+    summed = (basis * test_sum).astype(np.float32)
+    part = workspace.array("part", (len(basis), Z.shape[1]))
+    for rows in spans(len(Z), MOMENT_STEP):
+        blas.gemm(summed[:, rows], Z[rows], part)
+        members[:, 0] += part
+        product = workspace.array("product", (width(rows), Z.shape[1]))
+        np.multiply(Z[rows], C[rows], out=product)
+        blas.gemm(basis[:, rows], product, part)
+        members[:, 2] += part
 
 
 def score_products(
@@ -219,11 +242,11 @@ def score_products(
     Z = tile.project_all(view, strip, workspace)
     mean = tile.train_mean(view, strip)
     sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
-    line = workspace.array("line", (width(strip),))
+    lines = workspace.array("lines", (2, width(strip)))
     for rows in spans(len(view.test), ROW_STEP):
         F = _predictions(view.factors.heldout[rows], Z, candidates, workspace)
         y = tile.gather(view.test[rows], mean, strip, workspace, "test")
-        product_moments(F, candidates.mix, y, line, sums)
+        product_moments(F, candidates.mix, y, lines, sums)
     return _score(tile, view, strip, scoring, sums)
 
 
@@ -240,7 +263,7 @@ def score_operators(
     F = F.reshape(candidates.mix.shape[1], len(view.test), size)
     sums = workspace.zeros("moments", (len(candidates.mix), 3, size))
     y = tile.gather(view.test, mean, strip, workspace, "test")
-    product_moments(F, candidates.mix, y, workspace.array("line", (size,)), sums)
+    product_moments(F, candidates.mix, y, workspace.array("lines", (2, size)), sums)
     return _score(tile, view, strip, scoring, sums)
 
 
@@ -253,12 +276,12 @@ def score_loo(
     mean = tile.train_mean(view, strip)
     left = candidates.left
     sums = workspace.zeros("moments", (len(candidates.mix), 4, width(strip)))
-    line = workspace.array("line", (width(strip),))
+    lines = workspace.array("lines", (2, width(strip)))
     for rows in spans(len(left), ROW_STEP):
         F = _predictions(left[rows], Z, candidates, workspace)
         y = tile.gather(view.train[rows], mean, strip, workspace, "test")
         leverage = candidates.leverage[:, rows]
-        loo_moments(F, candidates.mix, y, candidates.keep, leverage, line, sums)
+        loo_moments(F, candidates.mix, y, candidates.keep, leverage, lines, sums)
     if scoring == "correlation":
         return _score(tile, view, strip, scoring, sums, view.in_train)
     n, y, y_square = tile.centered_moments(view, view.in_train, strip)

@@ -13,7 +13,7 @@ from numbers import Real
 
 import psutil
 
-from ridgemm.crossvalidation import ROW_STEP
+from ridgemm.crossvalidation import MOMENT_STEP, ROW_STEP
 from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.lapack import LARGEST_ORDER
 from ridgemm.routes import Problem, Route
@@ -299,7 +299,7 @@ def _task_bytes(plan: Plan) -> int:
         shared += 4 * n * b
     strip = 3 * k + 8 * r
     if method == "statistics":
-        strip += (1 + r) * k
+        strip += (1 + r) * k + min(MOMENT_STEP, k)
     elif method != "gcv":
         strip += (1 + r) * rows
     if family != "primal":

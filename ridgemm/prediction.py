@@ -98,9 +98,9 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
 
         def add(y: np.ndarray, first: int, slot: int, strip: slice, prediction: np.ndarray):
             here = y[:, strip.start - first : strip.stop - first]
-            line = crew.slots[slot].array("line", (width(strip),))
+            lines = crew.slots[slot].array("lines", (2, width(strip)))
             column_moments(here, y_sums[0, strip], y_sums[1, strip])
-            product_moments(prediction[None], one, here, line, sums[:, :, strip])
+            product_moments(prediction[None], one, here, lines, sums[:, :, strip])
 
         for rows, left in _left_blocks(model, X, crew, limit):
             step = max(_STRIP, limit // (16 * width(rows)) // _STRIP * _STRIP)

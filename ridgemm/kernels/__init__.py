@@ -3,7 +3,6 @@
 from ridgemm.kernels.gather import gather_rows, gather_signed_rows, gather_square
 from ridgemm.kernels.moments import column_moments, count_null, weighted_squares
 from ridgemm.kernels.score import (
-    cross_moments,
     heldout_moments,
     loo_moments,
     product_moments,
@@ -15,7 +14,6 @@ from ridgemm.kernels.shrink import scale_rows, shrink_targets, subtract_outer
 __all__ = [
     "column_moments",
     "count_null",
-    "cross_moments",
     "first_best",
     "gather_rows",
     "gather_signed_rows",

@@ -2,7 +2,7 @@
 
 ``F[l]`` are the predictions of the members of a shrinkage basis and ``mix[a, l]`` the weights
 that make the prediction of alpha ``a`` of them (see `ridgemm.shrinkage`), so that no
-prediction of an alpha is ever stored. ``line`` is a float32 scratch row, one strip wide.
+prediction of an alpha is ever stored. ``lines`` are two float32 scratch rows, one strip wide.
 Sums are float64, because a score is a small difference of them.
 """
 
@@ -12,56 +12,61 @@ from ridgemm.kernels._jit import jit
 
 
 @jit
-def _blend(F, weights, i, line):
-    """``line[j] = sum_l weights[l] * F[l, i, j]``."""
-    weight = weights[0]
-    for j in range(F.shape[2]):
-        line[j] = weight * F[0, i, j]
-    for k in range(1, F.shape[0]):
-        weight = weights[k]
-        for j in range(F.shape[2]):
-            line[j] += weight * F[k, i, j]
+def _blend(F, weights, other, i, lines):
+    """``lines[0, j] = sum_l weights[l] * F[l, i, j]``, and ``lines[1]`` by `other`.
+
+    Two alphas read F once, and four members in a pass leave the lines in registers.
+    """
+    last, none = F.shape[0] - 1, np.float32(0)
+    for k in range(0, last + 1, 4):
+        # the last member stands in, with weight 0, for those that are none
+        k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
+        v0, w0 = weights[k], other[k]
+        v1, w1 = (weights[k1], other[k1]) if k + 1 <= last else (none, none)
+        v2, w2 = (weights[k2], other[k2]) if k + 2 <= last else (none, none)
+        v3, w3 = (weights[k3], other[k3]) if k + 3 <= last else (none, none)
+        if k == 0:
+            for j in range(F.shape[2]):
+                f0, f1, f2, f3 = F[k, i, j], F[k1, i, j], F[k2, i, j], F[k3, i, j]
+                lines[0, j] = v0 * f0 + v1 * f1 + v2 * f2 + v3 * f3
+                lines[1, j] = w0 * f0 + w1 * f1 + w2 * f2 + w3 * f3
+        else:
+            for j in range(F.shape[2]):
+                f0, f1, f2, f3 = F[k, i, j], F[k1, i, j], F[k2, i, j], F[k3, i, j]
+                lines[0, j] += v0 * f0 + v1 * f1 + v2 * f2 + v3 * f3
+                lines[1, j] += w0 * f0 + w1 * f1 + w2 * f2 + w3 * f3
 
 
 @jit
-def product_moments(F, mix, Y, line, sums):
+def product_moments(F, mix, Y, lines, sums):
     """Add sum yhat, sum yhat^2 and sum yhat*y over the rows to ``sums[a, 0:3, j]``."""
+    last = mix.shape[0] - 1
     for i in range(F.shape[1]):
-        for a in range(mix.shape[0]):
-            _blend(F, mix[a], i, line)
-            for j in range(F.shape[2]):
-                value = np.float64(line[j])
-                sums[a, 0, j] += value
-                sums[a, 1, j] += value * value
-                sums[a, 2, j] += value * Y[i, j]
+        for pair in range(0, last + 1, 2):
+            _blend(F, mix[pair], mix[min(pair + 1, last)], i, lines)
+            for a in range(pair, min(pair + 2, last + 1)):
+                for j in range(F.shape[2]):
+                    value = np.float64(lines[a - pair, j])
+                    sums[a, 0, j] += value
+                    sums[a, 1, j] += value * value
+                    sums[a, 2, j] += value * Y[i, j]
 
 
 @jit
-def square_moments(F, mix, line, sums):
+def square_moments(F, mix, lines, sums):
     """Add ``||sum_l mix[a, l] F[l, :, j]||^2`` to ``sums[a, 1, j]``: yhat^2 by ``||L D||^2``."""
+    last = mix.shape[0] - 1
     for i in range(F.shape[1]):
-        for a in range(mix.shape[0]):
-            _blend(F, mix[a], i, line)
-            for j in range(F.shape[2]):
-                value = np.float64(line[j])
-                sums[a, 1, j] += value * value
+        for pair in range(0, last + 1, 2):
+            _blend(F, mix[pair], mix[min(pair + 1, last)], i, lines)
+            for a in range(pair, min(pair + 2, last + 1)):
+                for j in range(F.shape[2]):
+                    value = np.float64(lines[a - pair, j])
+                    sums[a, 1, j] += value * value
 
 
 @jit
-def cross_moments(Z, C, test_sum, basis, sums):
-    """Add ``sum_k D test_sum`` and ``sum_k D C`` with ``D = Z * basis[l]`` to ``sums[l, 0|2]``."""
-    for k in range(Z.shape[0]):
-        total = test_sum[k]
-        for i in range(basis.shape[0]):
-            shrink = basis[i, k]
-            for j in range(Z.shape[1]):
-                value = np.float64(Z[k, j] * shrink)
-                sums[i, 0, j] += value * total
-                sums[i, 2, j] += value * C[k, j]
-
-
-@jit
-def loo_moments(F, mix, Y, keep, leverage, line, sums):
+def loo_moments(F, mix, Y, keep, leverage, lines, sums):
     """Moments of the left-out predictions ``y - e / (1 - h)``, in the places of the above.
 
     ``e = keep[a] * y + sum_l mix[a, l] F[l]`` is the residual of the fit to all samples;
@@ -69,18 +74,20 @@ def loo_moments(F, mix, Y, keep, leverage, line, sums):
     which does not cancel where the fit nearly interpolates. sum e^2 is what a score needs,
     so ``sums[a, 3]`` holds it too.
     """
+    last = mix.shape[0] - 1
     for i in range(F.shape[1]):
-        for a in range(mix.shape[0]):
-            _blend(F, mix[a], i, line)
-            scale, share = leverage[a, i], keep[a]
-            for j in range(F.shape[2]):
-                target = np.float64(Y[i, j])
-                error = (share * target + line[j]) * scale
-                value = target - error
-                sums[a, 0, j] += value
-                sums[a, 1, j] += value * value
-                sums[a, 2, j] += value * target
-                sums[a, 3, j] += error * error
+        for pair in range(0, last + 1, 2):
+            _blend(F, mix[pair], mix[min(pair + 1, last)], i, lines)
+            for a in range(pair, min(pair + 2, last + 1)):
+                scale, share = leverage[a, i], keep[a]
+                for j in range(F.shape[2]):
+                    target = np.float64(Y[i, j])
+                    error = (share * target + lines[a - pair, j]) * scale
+                    value = target - error
+                    sums[a, 0, j] += value
+                    sums[a, 1, j] += value * value
+                    sums[a, 2, j] += value * target
+                    sums[a, 3, j] += error * error
 
 
 @jit
