@@ -146,6 +146,8 @@ def _null_pictures(result: Any, mask: Any, level: float) -> Iterable[str]:
             result.scores, mask, label=label, title="Score", signed=result.two_sided
         )
         yield page.picture(figure, "Map of the score, mean over outer folds.", True)
+        figure = plots.plot_pvalues(result.pvalues, mask, level=1, title="Uncorrected p")
+        yield page.picture(figure, "Map of the uncorrected p-values.", True)
         corrected = result.pvalues_fdr if result.pvalues_fwer is None else result.pvalues_fwer
         name = "FDR" if result.pvalues_fwer is None else "FWER"
         shown = np.where(corrected <= level, result.scores, np.nan)

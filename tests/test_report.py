@@ -168,13 +168,13 @@ def test_a_permutation_test(result, tmp_path):
 def test_maps(result, model, tmp_path):
     inside = np.zeros((4, 5), dtype=bool)
     inside.flat[:12] = True
-    assert len(read(result.report(tmp_path / "a.html", mask=inside)).images) == 4
+    assert len(read(result.report(tmp_path / "a.html", mask=inside)).images) == 5
     assert len(read(model.report(tmp_path / "b.html", inside)).images) == 4
     nibabel = pytest.importorskip("nibabel")
     pytest.importorskip("nilearn")
     mask = nibabel.Nifti1Image(inside[:, :, None].astype(np.uint8), np.diag([3.0, 3, 3, 1]))
     mask.to_filename(tmp_path / "mask.nii")
-    assert len(read(result.report(tmp_path / "c.html", tmp_path / "mask.nii")).images) == 4
+    assert len(read(result.report(tmp_path / "c.html", tmp_path / "mask.nii")).images) == 5
 
 
 def test_targets_that_stopped_early(tmp_path):
