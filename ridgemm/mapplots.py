@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.errors import InputError
+from ridgemm.images import load_image
 from ridgemm.optional import import_optional
 from ridgemm.voxels import map_image
 
@@ -155,34 +156,43 @@ def _mosaic(figure, volume, inside, background, slices, label, title, colours) -
     return figure
 
 
-def _spread(inside: np.ndarray) -> list[int]:
+def _spread(inside: np.ndarray, shares: Sequence[float] = _SLICES) -> list[int]:
     """Slices spread over a mask."""
     share = np.cumsum(inside.sum(axis=(0, 1)))
-    return sorted({int(level) for level in np.searchsorted(share / share[-1], _SLICES)})
+    return sorted({int(level) for level in np.searchsorted(share / share[-1], shares)})
 
 
 def _nilearn_map(values, mask, background, title, colours, figure) -> Any:
     plotting = import_optional("nilearn.plotting", "neuro", "a map with an affine")
     image = map_image(values, mask)
-    data = image.get_fdata()
-    n_cuts = min(7, max(1, int(np.isfinite(data).any(axis=(0, 1)).sum())))
-    # nilearn draws no NaN either, but warns; it leaves out what is below the threshold
-    drawn = np.nan_to_num(np.where(data == 0, _TINY, data)).astype(np.float32)
-    image = image.__class__(drawn, image.affine, image.header)
+    data, inside = image.get_fdata(), np.isfinite(map_image(np.ones(len(values)), mask).get_fdata())
+    kind, affine = image.__class__, image.affine
+    if background is None:  # the shape of the mask, between white and black
+        behind = np.where(inside, 1 - _MASK_GREY, 0)
+        scale = {"vmin": 0, "vmax": 1, "cmap": "gray_r"}
+    else:
+        behind, scale = load_image(background, "background"), {}
+        affine, behind = behind.affine, np.nan_to_num(behind.get_fdata())
+    levels = _spread(inside, np.linspace(0.05, 0.95, 7))
+    middle = (np.array(inside.shape[:2]) - 1) / 2
     if figure is None:
-        figure = new_figure(3 + 1.2 * n_cuts, 3.2)
+        figure = new_figure(3 + 1.2 * len(levels), 3.2)
         figure.set_layout_engine("none")  # nilearn places its axes itself
-    plotting.plot_stat_map(
-        image,
-        bg_img=background,
+    display = plotting.plot_anat(
+        kind(behind.astype(np.float32), affine),
         figure=figure,
         display_mode="z",
-        cut_coords=n_cuts,
-        axes=(0, 0, 1, 0.86),
+        cut_coords=[float(image.affine[2] @ (*middle, z, 1)) for z in levels],
+        axes=(0.02, 0.02, 0.96, 0.84),
         black_bg=False,
-        threshold=_TINY / 2,
-        symmetric_cbar=False,
-        **colours,
+        colorbar=False,
+        **scale,
     )
+    if np.isfinite(data).any():
+        # nilearn leaves out what is below the threshold, NaN with a warning, and what is below vmin
+        least = colours["vmin"] or _TINY
+        data = np.clip(np.where(data == 0, _TINY, data), least, None)
+        drawn = kind(np.nan_to_num(data).astype(np.float32), image.affine)
+        display.add_overlay(drawn, threshold=_TINY / 2, colorbar=True, **colours)
     figure.suptitle(title.strip())
     return figure

@@ -106,10 +106,14 @@ def test_an_affine_is_drawn_by_nilearn():
     before = plt.get_fignums()
     figure = plots.plot_map(values, mask, label="r", title="a map", signed=True)
     assert plt.get_fignums() == before
-    images = [image for axes in figure.axes for image in axes.images]
-    shown = np.concatenate([np.ma.compressed(image.get_array()) for image in images])
-    assert 0.9 < shown.max() <= 1 and -1 <= shown.min() < -0.9
-    assert {image.get_clim() for image in images if image.get_array().size > 9} == {(-1, 1)}
+    slices = [axes.images for axes in figure.axes if len(axes.images) == 2]
+    # the mask in grey, and above it the values
+    shown = np.concatenate([np.ma.compressed(above.get_array()) for _, above in slices])
+    assert {above.get_clim() for _, above in slices} == {(-1, 1)}
+    ref = np.float32(values[np.isfinite(values)])
+    np.testing.assert_allclose(np.sort(shown), np.sort(ref), atol=1e-11)
+    for grey, _ in slices:
+        assert set(np.ma.compressed(grey.get_array()).tolist()) <= {0, np.float32(0.15).item()}
     assert "a map (r)" in texts(figure)
     cuts = [text for text in texts(figure) if text.startswith("z=")]
     assert cuts == ["z=0", "z=3", "z=6", "z=9"]
@@ -118,6 +122,26 @@ def test_an_affine_is_drawn_by_nilearn():
     for one, other in zip(figure.axes, same.axes, strict=True):
         for image, again in zip(one.images, other.images, strict=True):
             np.testing.assert_array_equal(image.get_array(), again.get_array())
+
+
+def test_nilearn_draws_what_is_left_of_a_map():
+    nibabel = pytest.importorskip("nibabel")
+    pytest.importorskip("nilearn")
+    affine = np.array([[-2.0, 0, 0, 9], [0, 2, 0, 0], [0, 0, 3, 30], [0, 0, 0, 1]])
+    mask = nibabel.Nifti1Image(np.ones((4, 4, 1), np.uint8), affine)
+    below = np.where(np.arange(16) % 2, 7.0, np.nan).reshape(4, 4, 1)
+    behind = nibabel.Nifti1Image(below, affine)
+    # nothing is significant: the background alone
+    nothing = plots.plot_map(np.full(16, np.nan), mask, background=behind)
+    (image,) = [image for axes in nothing.axes for image in axes.images]
+    assert np.ma.max(image.get_array()) == 7 and "z=30" in texts(nothing)
+    # what lies below the scale takes its end, and is not left out
+    values = np.linspace(-1, 1, 16)
+    low = plots.plot_map(values, mask)
+    (above,) = [axes.images[1] for axes in low.axes if len(axes.images) == 2]
+    drawn = np.sort(np.ma.compressed(above.get_array()))
+    np.testing.assert_allclose(drawn, np.maximum(values, 0), atol=1e-7)
+    assert above.get_clim() == (0, 1)
 
 
 # -- alphas ----------------------------------------------------------------------------------
