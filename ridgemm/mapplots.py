@@ -77,6 +77,9 @@ def plot_map(
     ['', 'r']
     """
     values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1:
+        raise InputError(f"values has shape {values.shape}; give one map, (n_voxels,), at a time.")
+    mask = np.asarray(mask) if isinstance(mask, (list, tuple)) else mask
     colours = _colours(values, signed, vmax)
     if not isinstance(mask, np.ndarray):
         return _nilearn_map(values, mask, background, f"{title} ({label})", colours, figure)

@@ -337,6 +337,9 @@ def test_pyplot_is_left_alone_and_threads_may_draw(tmp_path):
     ("call", "message"),
     [
         (lambda: plots.plot_map([1.0], INSIDE), r"shape \(1,\), but the mask.* 3 voxels"),
+        (lambda: plots.plot_map(np.ones((2, 3)), INSIDE), "one map"),
+        (lambda: plots.plot_map([1.0], INSIDE.tolist()), "3 voxels"),
+        (lambda: plots.plot_map([1.0, 2.0], [True, True]), "2 voxels; give"),
         (lambda: plots.plot_cv_curves(np.ones((2, 3)), [1]), "there are 1 alphas"),
         (lambda: plots.plot_cv_curves(np.ones((1, 3)), [1], [3]), r"targets=\[3\].*0 and 2"),
         (lambda: plots.plot_cv_curves(np.ones((1, 9)), [1], range(8)), "one to 7"),
