@@ -47,6 +47,7 @@ figure.whole { grid-column: 1 / -1; }
 img { display: block; max-width: 100%; height: auto; background: #fff;
   border: 1px solid var(--line); border-radius: .4rem; }
 figure.whole img { max-width: min(100%, 36rem); }
+@media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding-right: .5rem; } }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --page: #fff;
   --card: #f4f6f8; --line: #ccc; --accent: #005a92; }
   body { padding: 0; max-width: none; font-size: 11pt; }
