@@ -72,6 +72,20 @@ def load_slice(args):
     return fetch_slice() if args.fetch else simulate_slice()
 
 
+def image_files(args, folder):
+    """Paths of the recording and its mask, written to a folder unless they are files already."""
+    import nibabel
+
+    if args.data:
+        return args.data / "bold.nii.gz", args.data / "mask.nii.gz"
+    bold, mask, _, _ = load_slice(args)
+    affine = np.diag([-3.1, 3.75, 3.75, 1])
+    for name, array in (("bold", bold), ("mask", mask.astype(np.uint8))):
+        image = nibabel.Nifti1Image(np.expand_dims(array, 2), affine)
+        image.to_filename(folder / f"{name}.nii.gz")
+    return folder / "bold.nii.gz", folder / "mask.nii.gz"
+
+
 def delay(features, runs, delays):
     """Copies of the features, each so many volumes later, side by side; rows are by run."""
     copies = np.zeros((len(delays), *features.shape), features.dtype)
@@ -96,10 +110,3 @@ def scale(columns, runs):
         spread = columns[runs == run].std(axis=0)
         scaled[runs == run] /= np.where(spread > 0, spread, 1)
     return scaled
-
-
-def paint(values, mask):
-    """An image of the values of the voxels in the mask."""
-    image = np.full(mask.shape, np.nan)
-    image[mask] = values
-    return image.T

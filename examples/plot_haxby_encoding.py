@@ -25,11 +25,12 @@ from time import perf_counter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _haxby import CONDITIONS, add_source, delay, load_slice, paint, remove_lines, scale
+from _haxby import CONDITIONS, add_source, delay, load_slice, remove_lines, scale
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut
 
 from ridgemm import RidgeCV
+from ridgemm.plots import plot_map
 
 parser = argparse.ArgumentParser(description="An encoding model of visual categories.")
 add_source(parser)
@@ -142,28 +143,25 @@ assert difference < 1e-4
 answers = model.coef_.reshape(-1, len(DELAYS), len(CONDITIONS)).mean(axis=1)
 preference = answers[:, CONDITIONS.index("face")] - answers[:, CONDITIONS.index("house")]
 predicted = model.best_score_ > 0.1
-strongest = np.abs(preference[predicted]).max()
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.3), layout="constrained")
-for axes in (left, right):
-    axes.imshow(bold.mean(axis=2).T, cmap="gray", origin="lower")
-    axes.set_axis_off()
-image = left.imshow(
-    paint(np.where(predicted, model.best_score_, np.nan), mask),
-    cmap="inferno",
-    vmin=0,
-    origin="lower",
+figure = plt.figure(figsize=(11, 3.3), layout="constrained")
+left, right = figure.subfigures(1, 2)
+plot_map(
+    np.where(predicted, model.best_score_, np.nan),
+    mask,
+    background=bold.mean(axis=2),
+    title="What the categories predict",
+    label="correlation in held-out runs",
+    figure=left,
 )
-figure.colorbar(image, ax=left, shrink=0.7, label="correlation in held-out runs")
-left.set_title("What the categories predict")
-image = right.imshow(
-    paint(np.where(predicted, preference, np.nan), mask),
-    cmap="RdBu_r",
-    vmin=-strongest,
-    vmax=strongest,
-    origin="lower",
+plot_map(
+    np.where(predicted, preference, np.nan),
+    mask,
+    background=bold.mean(axis=2),
+    signed=True,
+    title="Faces (red) or houses (blue)",
+    label="coefficient of faces less houses",
+    figure=right,
 )
-figure.colorbar(image, ax=right, shrink=0.7, label="coefficient of faces less houses")
-right.set_title("Faces (red) or houses (blue)")
 figure.savefig(args.output, dpi=120)
 print(f"picture       {args.output}")

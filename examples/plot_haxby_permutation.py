@@ -21,10 +21,11 @@ from time import perf_counter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _haxby import CONDITIONS, add_source, delay, load_slice, paint, remove_lines, scale
+from _haxby import CONDITIONS, add_source, delay, load_slice, remove_lines, scale
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
 from ridgemm import RidgeCV, permutation_test
+from ridgemm.plots import plot_map
 
 parser = argparse.ArgumentParser(description="A map of visual categories, tested.")
 add_source(parser)
@@ -112,19 +113,18 @@ for scheme, result in results.items():
 # --------
 # The correlation in held-out runs, of the voxels with a FWER-corrected p of at most 0.05.
 
-figure, panels = plt.subplots(1, len(SCHEMES), figsize=(12, 2.8), layout="constrained")
-for axes, (scheme, result) in zip(panels, results.items(), strict=True):
+figure = plt.figure(figsize=(13, 2.8), layout="constrained")
+panels = figure.subfigures(1, len(SCHEMES))
+for panel, (scheme, result) in zip(panels, results.items(), strict=True):
     found = result.pvalues_fwer <= LEVEL
-    axes.imshow(bold.mean(axis=2).T, cmap="gray", origin="lower")
-    image = axes.imshow(
-        paint(np.where(found, result.scores, np.nan), mask),
-        cmap="inferno",
-        vmin=0,
+    plot_map(
+        np.where(found, result.scores, np.nan),
+        mask,
+        background=bold.mean(axis=2),
         vmax=result.scores.max(),
-        origin="lower",
+        title=f'"{scheme}": {found.sum()} voxels',
+        label="correlation",
+        figure=panel,
     )
-    axes.set_axis_off()
-    axes.set_title(f'"{scheme}": {found.sum()} voxels')
-figure.colorbar(image, ax=panels, shrink=0.8, label="correlation")
 figure.savefig(args.output, dpi=120)
 print(f"picture       {args.output}")

@@ -13,15 +13,14 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 from scipy.stats import norm
 
-from ridgemm.errors import InputError
 from ridgemm.estimators import RidgeCV
 from ridgemm.fitplan import format_bytes
+from ridgemm.mapplots import new_figure, plot_map
 from ridgemm.simulation import (
     FEATURE_AR,
     N_TEST_RUNS,
@@ -132,16 +131,6 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.perf_counter() - start
 
 
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError(
-            "the picture needs matplotlib, which is not installed: pip install 'ridgemm[plot]'."
-        ) from error
-    return Figure
-
-
 def draw_maps(path: str | Path, mask: np.ndarray, truth: np.ndarray, estimate: np.ndarray) -> None:
     """Draw four axial slices of two maps side by side, on one colour scale, into a file.
 
@@ -153,24 +142,17 @@ def draw_maps(path: str | Path, mask: np.ndarray, truth: np.ndarray, estimate: n
     truth, estimate : ndarray of shape (n_targets,)
         One value per voxel of the mask.
     """
-    volumes = np.full((2, *mask.shape), np.nan, dtype=np.float32)
-    volumes[0][mask], volumes[1][mask] = truth, estimate
-    share = np.cumsum(np.nansum(volumes[0], axis=(0, 1)))
+    volume = np.zeros(mask.shape)
+    volume[mask] = truth
+    share = np.cumsum(volume.sum(axis=(0, 1)))
     levels = np.searchsorted(share / share[-1], (0.15, 0.5, 0.8, 0.95))
 
-    figure = _figure_class()(figsize=(11, 6), layout="constrained")
+    figure = new_figure(11, 6)
     titles = ("True correlation", "Estimated correlation, held-out runs")
+    options = {"slices": levels, "vmax": truth.max(), "label": "Pearson r"}
     panels = figure.subfigures(1, 2)
-    for panel, volume, title in zip(panels, volumes, titles, strict=True):
-        panel.suptitle(title)
-        grid = panel.subplots(2, 2)
-        for axes, level in zip(grid.flat, levels, strict=True):
-            image = axes.imshow(
-                volume[:, :, level].T, origin="lower", cmap="inferno", vmin=0, vmax=truth.max()
-            )
-            axes.set_title(f"z = {level}", fontsize="medium")
-            axes.set_axis_off()
-        panel.colorbar(image, ax=grid, label="Pearson r", shrink=0.8)
+    for panel, values, title in zip(panels, (truth, estimate), titles, strict=True):
+        plot_map(values, mask, title=title, figure=panel, **options)
     figure.savefig(path, dpi=120)
 
 
@@ -198,7 +180,7 @@ def run_demo(
     -------
     Report
     """
-    _figure_class()  # a missing package must show before the work, not after it
+    new_figure()  # a missing package must show before the work, not after it
     folder = Path(folder)
     check_folder(folder, "folder")
     n_runs = N_TRAIN_RUNS + N_TEST_RUNS

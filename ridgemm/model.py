@@ -25,6 +25,7 @@ from ridgemm.prediction import (
     score_targets,
 )
 from ridgemm.private import remove, temporary_folder
+from ridgemm.report import report_fit
 from ridgemm.sources import Source, as_source, as_targets
 from ridgemm.store import check_folder, check_space
 from ridgemm.tiles import spans
@@ -177,6 +178,23 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         if hasattr(self, "plan_"):
             manifest |= {"plan": str(self.plan_).splitlines(), "took": self.took_}
         save_model(as_path(folder, "folder"), self._linear, arrays, manifest)
+
+    def report(self, path: str | Path, mask: Any = None) -> Path:
+        """Write one HTML page of what was chosen and found; `ridgemm.report.report_fit` says more.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ``.html``.
+        mask : bool array, path, nibabel image or nilearn masker, optional
+            To draw the map of scores, as for `ridgemm.plots.plot_map`.
+
+        Returns
+        -------
+        Path
+        """
+        check_is_fitted(self, "alpha_")
+        return report_fit(self, path, mask)
 
     @classmethod
     def from_folder(cls, folder: Path) -> "RidgeModel":

@@ -10,7 +10,9 @@ import numpy as np
 from ridgemm.errors import InputError, RidgemmError, StorageError, as_path, one_line
 from ridgemm.estimators import Ridge, RidgeCV
 from ridgemm.null import count_exceedances, fdr_pvalues, fwer_pvalues, pvalues, tail_statistic
+from ridgemm.plots import plot_null_max
 from ridgemm.private import private_folder
+from ridgemm.report import report_null
 from ridgemm.store import (
     checksum,
     open_array,
@@ -136,29 +138,31 @@ class PermutationResult:
         """
         if self.null_max is None:
             raise InputError("targets stopped early, so that there is no null of the maximum.")
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise InputError(
-                "the picture needs matplotlib, which is not installed: pip install 'ridgemm[plot]'."
-            ) from error
-        statistic = tail_statistic(self.scores, self.two_sided)
-        # the smallest score that reaches the level
-        rank = int(np.floor(level * (1 + self.n_permutations))) - 1
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.subplots()
-        finite = statistic[np.isfinite(statistic)]
-        options = {"density": True, "alpha": 0.6}
-        axes.hist(finite, bins=min(100, max(10, len(finite) // 5)), label="observed", **options)
-        axes.hist(self.null_max, bins=40, label="null, maximum over targets", **options)
-        if rank >= 0:
-            threshold = np.sort(self.null_max)[::-1][rank]
-            axes.axvline(threshold, color="black", linestyle="--", label=f"FWER {level:g}")
-        axes.set_xlabel(("|score|, " if self.two_sided else "") + self.description["scoring"])
-        axes.set_ylabel("density")
-        axes.set_title(self.description["scheme"], fontsize="medium")
-        axes.legend()
+        figure = plot_null_max(
+            self.scores,
+            self.null_max,
+            level=level,
+            two_sided=self.two_sided,
+            label=self.description["scoring"],
+            title=self.description["scheme"],
+        )
         figure.savefig(path, dpi=120)
+
+    def report(self, path: str | Path, mask: Any = None) -> Path:
+        """Write one HTML page of what was done and found; `ridgemm.report.report_null` says more.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ``.html``.
+        mask : bool array, path, nibabel image or nilearn masker, optional
+            To draw maps, as for `ridgemm.plots.plot_map`.
+
+        Returns
+        -------
+        Path
+        """
+        return report_null(self, path, mask)
 
     @classmethod
     def from_folder(cls, folder: Path) -> "PermutationResult":

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from ridgemm.errors import StorageError, one_line
 from ridgemm.lazy import Lazy
-from ridgemm.private import private_folder, remove, sweep
+from ridgemm.private import private_folder, private_name, remove, sweep
 from ridgemm.sources import Source
 from ridgemm.threads import Team
 from ridgemm.tiles import spans
@@ -108,6 +108,19 @@ def storage_error(folder: Path, error: OSError) -> StorageError:
         f"{str(folder)!r} cannot be written ({getattr(error, 'strerror', None) or error}); free "
         "some space, mend the folder's permissions or choose another, and make the same call again."
     )
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A private name to write to, renamed to `path` at the end of the block."""
+    partial = path.with_name(private_name(path.name))
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise storage_error(path.parent, error) from error
+    finally:
+        remove(partial)
 
 
 def save_array(path: Path, array: Any) -> None:

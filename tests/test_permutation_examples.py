@@ -47,6 +47,24 @@ def haxby(pictures):
     return run("plot_haxby_permutation", "--output", pictures / "haxby.png", *options)
 
 
+def test_haxby_from_nifti_to_nifti(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    pytest.importorskip("nilearn")
+    variables, printed = run("plot_haxby_nifti", "--output", tmp_path, "--permutations", 39)
+    check_picture(tmp_path / "map.png")
+    result, mask = variables["result"], nibabel.load(tmp_path / "mask.nii.gz")
+    inside = mask.get_fdata() > 0
+    image = nibabel.load(tmp_path / "scores-fwer.nii.gz")
+    np.testing.assert_array_equal(image.affine, mask.affine)
+    found = result.pvalues_fwer <= 0.05
+    shown = image.get_fdata()
+    np.testing.assert_array_equal(np.isfinite(shown[inside]), found)
+    np.testing.assert_array_equal(shown[inside][found], np.float32(result.scores[found]))
+    assert np.isnan(shown[~inside]).all() and 5 < found.sum() < found.size / 2
+    assert f"{found.sum()} voxels in" in printed
+    assert "Permutation test" in (tmp_path / "report.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def gough(pictures):
     options = ("--permutations", 99)
