@@ -334,11 +334,12 @@ def serve() -> None:
 
 # -- in pytest ----------------------------------------------------------------------------------
 
-# Two cores: a plan does not count the stacks of threads, which nobody touches and RLIMIT_DATA
-# counts whole.
+# Two cores, small stacks: a plan does not count the stacks of threads, which nobody touches and
+# RLIMIT_DATA counts whole.
 CHILD = """
-import os
+import os, threading
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+threading.stack_size(1 << 20)
 from tests.test_memory import serve
 serve()
 """
