@@ -94,6 +94,11 @@ class Plan:
         return max(size, 20 * problem.n**2 if self.route.method == "trace" else 0)
 
     @property
+    def job_bytes(self) -> int:
+        """Of files for workers beside the sources: outputs, and rows of the folds."""
+        return 2 * _output_bytes(self.problem) if self.n_workers > 1 else 0
+
+    @property
     def _free_for_factors(self) -> int:
         coef = 0 if self.coef_in_file else self.coef_bytes
         return self.memory_limit - overhead(self.n_workers) - _output_bytes(self.problem) - coef

@@ -13,6 +13,7 @@ from ridgemm.fitplan import (
     factor_bytes,
     factors_at_once,
     format_bytes,
+    matrix_bytes,
     needs_files,
     overhead,
     row_step,
@@ -79,6 +80,13 @@ class NullPlan:
     def route(self) -> str:
         """Family, method and whether the trace identity chooses the alpha."""
         return f"{self.family}-{self.method}" + ("-trace" if self.trace else "")
+
+    def matrix_bytes(self, problem: "NullProblem") -> int:
+        """Of scratch files for matrices; 0 where they lie in RAM."""
+        if not self.factors_in_files:
+            return 0
+        size = matrix_bytes(self.family, problem.n, problem.p, self.block)
+        return max(size, 12 * problem.n**2 if self.trace else 0)
 
     def chosen(self) -> dict[str, Any]:
         """What a resumed run keeps."""
