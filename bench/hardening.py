@@ -14,7 +14,8 @@ SUITES = {
     "test_resume": "permutation tests killed at random moments, and resumed to the same bits",
     "test_maintenance": "every file of caches, runs and models truncated, flipped, swapped",
     "test_fuzz": "odd data, parameters, .npy headers and manifests, drawn at random",
-    "test_memory": "drawn problems on every route under RLIMIT_DATA",
+    "test_memory": "drawn problems on every route, parent and workers, under RLIMIT_DATA",
+    "test_memory_together": "all processes of a job under one control group",
     "test_fit_memory": "targets larger than the limit under RLIMIT_DATA",
     "test_cluster": "workers of a Dask cluster killed, interrupted, without the files",
 }

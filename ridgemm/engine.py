@@ -347,7 +347,7 @@ def _check_disk(plan: Plan, scratch: Path, cache: Path) -> None:
     factors = 4 * (sum(side * (side + test) for _, test in trains) + extra)
     check_space(cache, factors, "the cache of factors")
     grams = 8 * side**2 * (1 + (problem.n_atoms if plan.route.family == "primal" else 0))
-    grams += plan.matrix_bytes
+    grams += plan.matrix_bytes + plan.job_bytes
     in_file = plan.coef_in_file or plan.n_workers > 1
     check_space(scratch, grams + (plan.coef_bytes if in_file else 0), "the fit")
 

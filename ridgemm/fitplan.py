@@ -21,7 +21,7 @@ from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.factors import CONCURRENT
 from ridgemm.lapack import LARGEST_ORDER, LARGEST_RANK, stack_rows
 from ridgemm.predictplan import plan_steps
-from ridgemm.routes import Problem, Route
+from ridgemm.routes import Problem, Route, allowed_routes
 
 # of a process: interpreter objects, compiled kernels, thread stacks, BLAS packing buffers
 OVERHEAD = 48 << 20
@@ -92,6 +92,11 @@ class Plan:
             return 0
         size = matrix_bytes(family, problem.n, problem.p, self.block)
         return max(size, 20 * problem.n**2 if self.route.method == "trace" else 0)
+
+    @property
+    def job_bytes(self) -> int:
+        """Of files for workers beside the sources: outputs, and rows of the folds."""
+        return 2 * _output_bytes(self.problem) if self.n_workers > 1 else 0
 
     @property
     def _free_for_factors(self) -> int:
@@ -193,20 +198,29 @@ def make_plan(
     >>> plan.route.name, plan.tile
     ('dual-products', 50)
     """
-    smallest = []
-    for route in routes:
+
+    def fit(route: Route) -> Plan:
         for in_file in _coef_places(problem, route, memory_limit):
             plan = _fit_tiles(problem, route, memory_limit, n_workers, n_threads, in_file)
             if plan.peak_bytes <= memory_limit:
-                rejected = tuple(other for other in routes if other is not route)
-                return replace(plan, rejected=rejected)
+                break
+        return plan
+
+    smallest = []
+    for route in routes:
+        plan = fit(route)
+        if plan.peak_bytes <= memory_limit:
+            return replace(plan, rejected=tuple(other for other in routes if other is not route))
         smallest.append(plan)
     best = min(smallest, key=lambda plan: plan.peak_bytes)
+    others = [route for route in allowed_routes(problem, "auto") if route not in routes]
+    fitting = [route.name for route in others if fit(route).peak_bytes <= memory_limit]
     raise MemoryLimitError(
         f"memory_limit={format_bytes(memory_limit)} is too small: route {best.route.name} needs "
         f"at least {best.peak_bytes} bytes ({format_bytes(best.peak_bytes)}) for {problem.n} "
         f"samples x {problem.p} features; raise the limit"
-        + (" or lower n_jobs." if n_workers > 1 else ".")
+        + (" or lower n_jobs" if n_workers > 1 else "")
+        + (f"; solver={fitting[0]!r} would fit." if fitting else ".")
     )
 
 

@@ -16,6 +16,7 @@ from ridgemm.nullplan import NullPlan, NullProblem
 from ridgemm.rates import Rates, machine_rates
 from ridgemm.routes import EIGH, PRIMAL_RESOLUTION
 from ridgemm.sources import Source
+from ridgemm.transport import written_bytes
 
 # of the product rate: gathers, moments and the edges of strips take the rest
 _EFFICIENCY = 0.8
@@ -206,7 +207,11 @@ def forecast_fit(settings: Settings, plan: Plan, folds: Sequence[Fold], X: Sourc
             "memory": plan.peak_bytes,
             "memory limit": plan.memory_limit,
             "cache": work.disk_bytes,
-            "scratch": work.scratch_bytes + plan.matrix_bytes + (plan.coef_bytes if in_file else 0),
+            "scratch": work.scratch_bytes
+            + plan.matrix_bytes
+            + plan.job_bytes
+            + (_travelling(X, Y) if plan.n_workers > 1 else 0)
+            + (plan.coef_bytes if in_file else 0),
             "coefficients": plan.coef_bytes,
         },
         stages,
@@ -260,7 +265,9 @@ def forecast_null(
             "memory": plan.peak_bytes,
             "memory limit": settings.memory_limit,
             "cache": work.disk_bytes,
-            "scratch": work.scratch_bytes,
+            "scratch": work.scratch_bytes
+            + plan.matrix_bytes(problem)
+            + (_travelling(X, Y) + 100 * problem.t if settings.n_workers > 1 else 0),
             "results": 60 * problem.t + 8 * m + (4 * m * problem.t if kept else 0),
         },
         stages,
@@ -278,6 +285,11 @@ def _reading(name: str, n_bytes: int, rates: Rates) -> Stage:
 def _targets(name: str, flops: float, n_bytes: int, rates: Rates) -> Stage:
     seconds = flops / (rates.product * _EFFICIENCY) + n_bytes / rates.reading
     return Stage(name, float(flops), n_bytes, seconds)
+
+
+def _travelling(X: Source, Y: Source) -> int:
+    """What is written for workers, of sources in RAM."""
+    return written_bytes(X.data) + written_bytes(Y.data)
 
 
 def _n_bytes(source: Source) -> int:

@@ -18,6 +18,7 @@ from joblib.parallel import get_active_backend
 
 from ridgemm.backends import libraries
 from ridgemm.errors import InputError, StorageError, WorkerError
+from ridgemm.private import private_folder
 from ridgemm.threads import Team
 from ridgemm.transport import pack, unpack
 from ridgemm.workspace import Workspace
@@ -153,17 +154,18 @@ def _run_batches(
     progress: Callable[[Any], None] | None,
 ) -> None:
     """Run batches in workers and take those that are done out of `batches`."""
-    message = pack(function, scratch)
-    if (dask := _dask()) is not None:
-        _probe(dask.client, message)
-        done = _dask_done(dask, message, batches)
-    else:
-        done = _joblib_done(message, batches, n_workers)
-    for i in done:
-        batch = batches.pop(i)
-        if progress is not None:
-            for task in batch:
-                progress(task)
+    with private_folder(scratch, "job") as folder:
+        message = pack(function, folder)
+        if (dask := _dask()) is not None:
+            _probe(dask.client, message)
+            done = _dask_done(dask, message, batches)
+        else:
+            done = _joblib_done(message, batches, n_workers)
+        for i in done:
+            batch = batches.pop(i)
+            if progress is not None:
+                for task in batch:
+                    progress(task)
 
 
 def _joblib_done(

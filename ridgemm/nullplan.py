@@ -13,6 +13,7 @@ from ridgemm.fitplan import (
     factor_bytes,
     factors_at_once,
     format_bytes,
+    matrix_bytes,
     needs_files,
     overhead,
     row_step,
@@ -79,6 +80,13 @@ class NullPlan:
     def route(self) -> str:
         """Family, method and whether the trace identity chooses the alpha."""
         return f"{self.family}-{self.method}" + ("-trace" if self.trace else "")
+
+    def matrix_bytes(self, problem: "NullProblem") -> int:
+        """Of scratch files for matrices; 0 where they lie in RAM."""
+        if not self.factors_in_files:
+            return 0
+        size = matrix_bytes(self.family, problem.n, problem.p, self.block)
+        return max(size, 12 * problem.n**2 if self.trace else 0)
 
     def chosen(self) -> dict[str, Any]:
         """What a resumed run keeps."""
@@ -184,17 +192,20 @@ def _fit_tiles(problem: NullProblem, family: str, method: str) -> NullPlan:
         flops=flops * t,
         peak_bytes=0,
     )
+    least = None
     while True:
         tile = min(_STRIPS * plan.strip, t)
         while True:
             fitted = _with_tile(problem, replace(plan, tile=min(tile, t)), flops)
             if fitted.peak_bytes <= settings.memory_limit:
                 return fitted
+            # the smallest tiles leave the most parts
+            least = min(fitted, least or fitted, key=lambda plan: plan.peak_bytes)
             if tile <= plan.strip:
                 break
             tile = max(plan.strip, tile // 2)
         if plan.strip <= _SMALLEST_STRIP:
-            return fitted
+            return least
         plan = replace(
             plan,
             strip=plan.strip // 2,
@@ -238,21 +249,20 @@ def kept_plan(problem: NullProblem, chosen: Mapping[str, Any]) -> NullPlan:
     return plan
 
 
-def _free_for_factors(problem: NullProblem) -> int:
+def _free_for_factors(problem: NullProblem, plan: NullPlan) -> int:
     """What the limit leaves for factors that are being made."""
-    settings = problem.settings
-    return settings.memory_limit - overhead(settings.n_workers) - _output_bytes(problem)
+    return problem.settings.memory_limit - _fixed_bytes(problem, plan)
 
 
 def null_factors_at_once(problem: NullProblem, plan: NullPlan) -> int:
     """Folds whose factors are made side by side, within the memory limit."""
-    free = _free_for_factors(problem)
+    free = _free_for_factors(problem, plan)
     n_cores = threads_per_worker(1)
     return factors_at_once(plan.family, problem.n, problem.p, plan.block, free, n_cores)
 
 
 def _with_peak(problem: NullProblem, plan: NullPlan) -> NullPlan:
-    free = _free_for_factors(problem)
+    free = _free_for_factors(problem, plan)
     in_files = needs_files(plan.family, problem.n, problem.p, plan.block, free)
     plan = replace(plan, factors_in_files=in_files)
     return replace(plan, peak_bytes=_peak_bytes(problem, plan))
@@ -263,7 +273,6 @@ def _peak_bytes(problem: NullProblem, plan: NullPlan) -> int:
     n_test = _largest_test(problem)
     factors = factor_bytes(plan.family, n, p, plan.block, plan.factors_in_files)
     factors *= null_factors_at_once(problem, plan)
-    outputs = _output_bytes(problem) + _PART * _n_parts(problem, plan)
     trace = 0
     if plan.trace:
         # in this process, on all cores
@@ -271,7 +280,13 @@ def _peak_bytes(problem: NullProblem, plan: NullPlan) -> int:
         trace = 4 * n * plan.tile + n_threads * n * (64 * TRACE_BATCH + 32 * n_test)
         trace += 0 if plan.factors_in_files else 12 * n**2
     stages = max(factors, settings.n_workers * _task_bytes(problem, plan, n_test), trace)
-    return overhead(settings.n_workers) + outputs + stages
+    return _fixed_bytes(problem, plan) + stages
+
+
+def _fixed_bytes(problem: NullProblem, plan: NullPlan) -> int:
+    """What stays: processes, outputs, and the names of the parts."""
+    fixed = overhead(problem.settings.n_workers) + _output_bytes(problem)
+    return fixed + _PART * _n_parts(problem, plan)
 
 
 def worker_bytes(problem: NullProblem, plan: NullPlan) -> int:

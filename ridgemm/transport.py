@@ -24,16 +24,31 @@ _ALIGNMENT = 64
 class _Pickler(CloudPickler):
     """Replaces arrays in files by where they lie, and sets large ones in RAM aside."""
 
-    def __init__(self, file: io.BytesIO):
+    def __init__(self, file: io.BytesIO, scratch: Path):
         self.aside: list[memoryview] = []
+        self._scratch = scratch
+        self._written: dict[int, tuple[np.ndarray, Path]] = {}
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=self._is_within)
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-            root = _root(value)
-            if root is not None:
-                return _open, _place(value, root)
+        if not isinstance(value, np.ndarray) or value.dtype.hasobject:
+            return super().reducer_override(value)
+        root = _root(value)
+        if root is not None:
+            return _open, _place(value, root)
+        # one with gaps would be copied
+        gaps = not (value.flags.c_contiguous or value.flags.f_contiguous)
+        if gaps and type(value) is np.ndarray and value.nbytes > _LARGE:
+            return _open_npy, (str(self._save(value)),)
         return super().reducer_override(value)
+
+    def _save(self, array: np.ndarray) -> Path:
+        # the array is kept, so that its address stays its own for as long as this pickler lives
+        if id(array) not in self._written:
+            path = self._scratch / f"{private_name('array')}.npy"
+            np.save(path, array)
+            self._written[id(array)] = (array, path)
+        return self._written[id(array)][1]
 
     def _is_within(self, buffer: pickle.PickleBuffer) -> bool:
         raw = buffer.raw()
@@ -63,10 +78,27 @@ def pack(job: Any, scratch: Path) -> bytes:
     [0, 1, 2]
     """
     body = io.BytesIO()
-    pickler = _Pickler(body)
-    pickler.dump(job)
-    path, places = _write(pickler.aside, scratch) if pickler.aside else ("", [])
+    pickler = _Pickler(body, scratch)
+    try:
+        pickler.dump(job)
+        path, places = _write(pickler.aside, scratch) if pickler.aside else ("", [])
+    except OSError as error:
+        raise StorageError(
+            f"{str(scratch)!r} cannot be written ({error.strerror or error}); free some space, or "
+            "choose another folder, and make the same call again."
+        ) from error
     return pickle.dumps((body.getvalue(), path, places))
+
+
+def written_bytes(array: Any) -> int:
+    """What `pack` writes of an array: nothing of one that is in a file.
+
+    Examples
+    --------
+    >>> written_bytes(np.zeros((2, 3)))
+    48
+    """
+    return array.nbytes if isinstance(array, np.ndarray) and _root(array) is None else 0
 
 
 def unpack(message: bytes) -> Any:
@@ -79,19 +111,13 @@ def unpack(message: bytes) -> Any:
 def _write(values: list[memoryview], scratch: Path) -> tuple[str, list[tuple[int, int]]]:
     """Write values to one file, and tell where each begins and ends."""
     path, places, end = scratch / private_name("arrays"), [], 0
-    try:
-        with open(path, "wb") as file:
-            for value in values:
-                start = -(-end // _ALIGNMENT) * _ALIGNMENT
-                file.write(bytes(start - end))
-                file.write(value)
-                end = start + value.nbytes
-                places.append((start, end))
-    except OSError as error:
-        raise StorageError(
-            f"{str(scratch)!r} cannot be written ({error.strerror or error}); free some space, or "
-            "choose another folder, and make the same call again."
-        ) from error
+    with open(path, "wb") as file:
+        for value in values:
+            start = -(-end // _ALIGNMENT) * _ALIGNMENT
+            file.write(bytes(start - end))
+            file.write(value)
+            end = start + value.nbytes
+            places.append((start, end))
     return str(path), places
 
 
@@ -138,3 +164,7 @@ def _open(
     buffer = np.memmap(path, np.uint8, mode, offset=start, shape=(n_bytes,))
     # of the subclass: who writes it wants to flush it
     return np.ndarray.__new__(np.memmap, shape, dtype, buffer, inside, strides)
+
+
+def _open_npy(path: str) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -138,7 +138,7 @@ def test_fit(client, name, n_jobs):
 def test_fit_with_coefficients_in_a_file(client):
     # a limit that leaves the strips of one worker and of two alike
     X, Y = problem(n=24, p=200, t=60_000)
-    options = dict(solver="primal-products", memory_limit="170MB", cv=2)
+    options = dict(solver="primal-products", memory_limit="190MB", cv=2)
     expected = fit(X, Y, 1, **options)
     with on_dask():
         model = fit(X, Y, -1, **options)

@@ -256,7 +256,7 @@ def test_predict_refuses(problem):
     refuses(InputError, ["out", "writable"], model.predict, X, out=read_only)
     refuses(InputError, ["X has 1 value", "row 2, column 3"], model.predict, with_nan(X))
     model.set_params(memory_limit=100)
-    refuses(MemoryLimitError, ["(20, 3)", "out="], model.predict, X)
+    refuses(MemoryLimitError, ["20 samples x 3 targets", "out="], model.predict, X)
 
 
 def with_nan(X):

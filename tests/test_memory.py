@@ -31,7 +31,16 @@ from hypothesis import strategies as st
 
 from bench import memory
 from bench._memory import anonymous_bytes, family, peak_memory
-from ridgemm import MemoryLimitError, RidgeCV, blas, engine, nullplan, nullrun, permutation_test
+from ridgemm import (
+    MemoryLimitError,
+    RidgeCV,
+    blas,
+    engine,
+    nullplan,
+    nullrun,
+    permutation_test,
+    plan,
+)
 from ridgemm.fitplan import OVERHEAD
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
 
@@ -80,17 +89,7 @@ def run(case: Case, folder: Path, limit: int | None) -> None:
     """Fit, predict and score, or test by permutation, in a new cache folder."""
     out = folder / f"out-{os.getpid()}"
     X, Y = folder / "X.npy", folder / "Y.npy"
-    model = RidgeCV(
-        [1.0, 100.0, 10000.0],
-        cv=case.cv,
-        scoring=case.scoring,
-        alpha_per_target=case.per_target,
-        standardize=case.standardize,
-        solver=case.solver,
-        memory_limit=limit,
-        cache_dir=out / "cache",
-        n_jobs=case.n_jobs,
-    )
+    model = model_of(case, limit, out / "cache")
     try:
         if case.run == "fit":
             _fit(model.fit(X, Y), X, Y, out)
@@ -98,6 +97,28 @@ def run(case: Case, folder: Path, limit: int | None) -> None:
             _permute(model, X, Y, case.run, out)
     finally:
         shutil.rmtree(out)
+
+
+def model_of(case: Case, limit: int | None, cache: Path | None) -> RidgeCV:
+    return RidgeCV(
+        [1.0, 100.0, 10000.0],
+        cv=case.cv,
+        scoring=case.scoring,
+        alpha_per_target=case.per_target,
+        standardize=case.standardize,
+        solver=case.solver,
+        memory_limit=limit,
+        cache_dir=cache,
+        n_jobs=case.n_jobs,
+    )
+
+
+def forecast(case: Case, folder: Path, limit: int) -> None:
+    """Plan what `run` does."""
+    model, null = model_of(case, limit, None), {}
+    if case.run != "fit":
+        null = {"cv": 2, "n_permutations": N_PERMUTATIONS, "null": case.run}
+    plan(model, folder / "X.npy", folder / "Y.npy", **null)
 
 
 def _fit(model: RidgeCV, X: Path, Y: Path, out: Path) -> None:
@@ -292,17 +313,15 @@ def bounded(limit: int, imported: int, workers: dict[int, int]):
 def check(case: Case, folder: Path, imported: int) -> None:
     """Run a case within its limit or, where the plan refuses that, within the one it names."""
     limit = case.limit or smallest_limit(case, folder)
-    with warm_workers(case, folder) as workers:
-        try:
-            with bounded(limit, imported, workers):
-                return run(case, folder, limit)
-        except MemoryLimitError as refusal:
-            # what a refusal named is not refused again
-            assert case.limit is not None
-            limit = named_limit(refusal)
-            assert limit > case.limit
-        with bounded(limit, imported, workers):
-            return run(case, folder, limit)
+    try:
+        forecast(case, folder, limit)
+    except MemoryLimitError as refusal:
+        # what a refusal named is not refused again
+        assert case.limit is not None
+        limit = named_limit(refusal)
+        assert limit > case.limit
+    with warm_workers(case, folder) as workers, bounded(limit, imported, workers):
+        run(case, folder, limit)
 
 
 def answer(case: Case, folder: Path, imported: int) -> str:
@@ -334,11 +353,12 @@ def serve() -> None:
 
 # -- in pytest ----------------------------------------------------------------------------------
 
-# Two cores: a plan does not count the stacks of threads, which nobody touches and RLIMIT_DATA
-# counts whole.
+# Two cores, small stacks: a plan does not count the stacks of threads, which nobody touches and
+# RLIMIT_DATA counts whole.
 CHILD = """
-import os
+import os, threading
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+threading.stack_size(1 << 20)
 from tests.test_memory import serve
 serve()
 """

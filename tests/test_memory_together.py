@@ -6,11 +6,13 @@ Meanwhile the anonymous memory of all processes is sampled, which leaves the fil
 sum has to stay below `memory_limit` without any slack.
 """
 
+import contextlib
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -133,27 +135,40 @@ def start(case: Case, folder: Path, limit: int, enter=None) -> subprocess.Popen:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         preexec_fn=enter,
     )
-    assert process.stdout.readline() == "ready\n"
+    assert answer(process) == "ready\n"
     return process
+
+
+def answer(process: subprocess.Popen) -> str:
+    """The next line of a child; "" from one that is dead, whose workers may hold the pipe open."""
+    deadline = time.monotonic() + 300
+    while not select.select([process.stdout], [], [], 0.2)[0]:
+        if process.poll() is not None or time.monotonic() > deadline:
+            return ""
+    return process.stdout.readline()
 
 
 def finish(process: subprocess.Popen) -> tuple[str, int]:
     """What a child says, and the most that it and its workers held above what they began with."""
-    killer = threading.Timer(300, process.kill)
-    killer.start()
     try:
         with peak_memory(process.pid) as memory:
             process.stdin.write("go\n")
             process.stdin.flush()
-            said = process.stdout.readline()
-        return said, memory.peak - memory.baseline
-    finally:
-        killer.cancel()
-        with process:
+            said = answer(process)
+        if said:
             process.stdin.close()
             process.wait(60)
+        return said, memory.peak - memory.baseline
+    finally:
+        # its workers too
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+        process.stdin.close()
+        process.stdout.close()
 
 
 @pytest.fixture

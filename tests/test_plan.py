@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
 
-from ridgemm import InputError, MemoryLimitError, RidgeCV
-from ridgemm.fitplan import format_bytes, make_plan, parse_memory
+from ridgemm import InputError, MemoryLimitError, RidgeCV, permutation_test
+from ridgemm.fitplan import OVERHEAD, format_bytes, make_plan, parse_memory
 from ridgemm.routes import PRIMAL_RESOLUTION, Problem, allowed_routes, possible_routes
 
 
@@ -93,6 +95,53 @@ def test_workers_share_the_limit():
         make_plan(problem, routes, 10**8, 4, 1)
 
 
+def test_a_refusal_names_a_solver_that_fits():
+    # tall: the dual Gram and its blocks are large, the primal ones small
+    problem = shape(n=20_000, p=50, t=100)
+    limit = parse_memory("100MB")
+    with pytest.raises(MemoryLimitError, match="solver='primal-statistics' would fit") as caught:
+        make_plan(problem, allowed_routes(problem, "dual"), limit, 1, 1)
+    assert "route dual-products needs at least" in str(caught.value)
+    named = re.search(r"solver='(.*)' would", str(caught.value))[1]
+    plan = make_plan(problem, allowed_routes(problem, named), limit, 1, 1)
+    assert plan.peak_bytes <= limit
+    with pytest.raises(MemoryLimitError, match=r"raise the limit\.$"):
+        make_plan(problem, allowed_routes(problem, "dual"), 1000, 1, 1)
+
+
+@pytest.mark.parametrize("solver", ["primal-statistics", "svd-products", "dual-products"])
+def test_matrices_of_any_order_within_the_integers_of_lapack_have_files(solver):
+    # each of a fold's matrices takes 3 GB
+    problem = shape(n=20_000, p=20_000, t=100)
+    plan = make_plan(problem, allowed_routes(problem, solver), 10**9, 1, 2)
+    assert plan.factors_in_files and plan.matrix_bytes > 9 * 10**9 > 9 * plan.peak_bytes
+
+
+@given(
+    n=st.integers(20, 30_000),
+    p=st.integers(2, 30_000),
+    t=st.integers(1, 10**6),
+    n_alphas=st.sampled_from([1, 11, 100]),
+    kind=st.sampled_from(["folds", "loo", "gcv"]),
+    workers=st.sampled_from([(1, 2), (2, 1), (3, 1), (8, 4)]),
+    megabytes=st.integers(30, 3000),
+)
+def test_the_limit_that_a_refusal_names_is_not_refused(n, p, t, n_alphas, kind, workers, megabytes):
+    folds = ((n - n // 5, n // 5),) * 5 if kind == "folds" else ()
+    problem = shape(n, p, t, n_alphas=n_alphas, kind=kind, folds=folds, shared=True)
+    for route in possible_routes(problem):
+        try:
+            plan = make_plan(problem, [route], megabytes * 10**6, *workers)
+            assert plan.peak_bytes <= megabytes * 10**6
+        except MemoryLimitError as refusal:
+            named = int(re.search(r"at least (\d+) bytes", str(refusal))[1])
+            plan = make_plan(problem, [route], named, *workers)
+            assert megabytes * 10**6 < plan.peak_bytes <= named
+        # the shares of all processes
+        if workers[0] > 1:
+            assert workers[0] * plan.worker_bytes + OVERHEAD <= plan.peak_bytes
+
+
 WAYS = [
     ("primal-statistics", 4, False),
     ("primal-products", 4, True),
@@ -170,3 +219,29 @@ def test_plan_prints_as_a_table():
     assert table["memory limit"] == "1.0 GB"
     assert table["planned peak"] == f"{format_bytes(plan.peak_bytes)}"
     assert table["coefficients"] == "16.0 MB in RAM"
+
+
+def test_a_resumed_run_keeps_to_the_limit_of_today(tmp_path):
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((600, 5)), rng.standard_normal((600, 2500))
+
+    def run(out, limit, n_permutations):
+        model = RidgeCV((1.0, 30.0), cv=2, memory_limit=limit)
+        return permutation_test(
+            model, X, Y, cv=2, n_permutations=n_permutations, out=tmp_path / out, progress=False
+        )
+
+    def refused(out, limit):
+        with pytest.raises(MemoryLimitError) as refusal:
+            run(out, limit, 5)
+        return int(re.search(r"at least (\d+) bytes", str(refusal.value))[1])
+
+    run("out", "1GB", 3)
+    # does for a new run, whose tiles are small, and not for the tiles of this one
+    limit = refused("new", 1000)
+    run("new", limit, 5)
+    named = refused("out", limit)
+    assert named > limit and refused("out", named - 1) == named
+    comp, ref = run("out", named, 5), run("whole", "1GB", 5)
+    assert_array_equal(comp.null_max, ref.null_max)
+    assert_array_equal(comp.pvalues, ref.pvalues)

@@ -1,13 +1,15 @@
 """Predictions and scores: in blocks of any size, of features of any mean, within the limit."""
 
+import itertools
+import re
 import tracemalloc
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import ridgemm.prediction
-from ridgemm import RidgeCV
+from ridgemm import MemoryLimitError, RidgeCV, mapreduce, prediction, predictplan
+from ridgemm.fitplan import OVERHEAD
 from tests import naive
 
 MODELS = {
@@ -18,6 +20,14 @@ MODELS = {
     "dual standardized": dict(solver="dual", standardize=True),
     "dual without intercept": dict(solver="dual", fit_intercept=False),
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_waits(monkeypatch):
+    # those of other tests count as much as this process
+    monkeypatch.setattr(mapreduce, "_n_waiting", 0)
+
+
 every_model = pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 
 
@@ -39,11 +49,47 @@ def test_blocks_do_not_matter(options, scoring, monkeypatch):
     assert_allclose(ref[0], exact, atol=1e-4)
     assert_allclose(ref[1], naive.score(Y, exact, scoring), rtol=1e-4, atol=1e-5)
 
-    # the smallest blocks: 64 rows or columns, 7 targets
-    monkeypatch.setattr(ridgemm.prediction, "_STRIP", 7)
-    model.set_params(memory_limit=10**5)
-    assert_allclose(model.predict(X), ref[0], atol=5e-5)
-    assert_allclose(model.score(X, Y), ref[1], rtol=1e-5, atol=1e-5)
+    # the smallest blocks: 16 rows, 7 targets
+    for module in (prediction, predictplan):
+        monkeypatch.setattr(module, "STRIP", 7)
+    assert_allclose(at_the_smallest_limit(model, model.predict, X), ref[0], atol=5e-5)
+    found = at_the_smallest_limit(model, model.score, X, Y)
+    assert_allclose(found, ref[1], rtol=1e-5, atol=1e-5)
+
+
+def at_the_smallest_limit(model, call, *args):
+    """What a call returns under the limit that a refusal names; it is refused a byte below."""
+    model.set_params(memory_limit=1000)
+    with pytest.raises(MemoryLimitError) as refusal:
+        call(*args)
+    limit = int(re.search(r"at least (\d+) bytes", str(refusal.value))[1])
+    model.set_params(memory_limit=limit - 1)
+    with pytest.raises(MemoryLimitError):
+        call(*args)
+    model.set_params(memory_limit=limit)
+    return call(*args)
+
+
+@pytest.mark.parametrize("scored", [False, True])
+@pytest.mark.parametrize("n_train", [0, 300])
+def test_a_lower_limit_makes_smaller_steps(n_train, scored):
+    steps = [
+        predictplan.plan_steps((10_000, 700, 9000), n_train, 4, free, scored)
+        for free in (10**10, 10**8, 10**7, 10**6, 0)
+    ]
+    assert all(a.n_bytes >= b.n_bytes for a, b in itertools.pairwise(steps))
+    assert steps[0].rows == 8192 and steps[1].n_bytes <= 10**8 and steps[2].n_bytes <= 10**7
+    assert steps[-1] == steps[-1].smaller()
+
+
+def test_predictions_that_do_not_fit_want_a_file():
+    model = RidgeCV(cv=3).fit(*signal(60))
+    model.set_params(memory_limit=OVERHEAD + 10**6)
+    X, _ = signal(20_000, seed=1)
+    with pytest.raises(MemoryLimitError, match="give out="):
+        model.predict(X)
+    out = np.empty((20_000, 30), np.float32)
+    assert model.predict(X, out=out) is out
 
 
 @pytest.mark.parametrize("mean", [1e3, 1e4, 1e6])
@@ -109,9 +155,10 @@ def test_attributes_of_many_features_keep_the_limit(name):
 
 @every_model
 def test_prediction_keeps_the_limit(options, tmp_path):
+    # beside what the process holds, and the coefficients
     limit = 8 * 10**6
     X, Y = signal(60, t=2000)
-    model = RidgeCV([1.0], cv=3, **options).fit(X, Y).set_params(memory_limit=limit)
+    model = RidgeCV([1.0], cv=3, **options).fit(X, Y).set_params(memory_limit=OVERHEAD + limit)
     X, Y = signal(5000, t=2000, seed=1)
     out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, Y.shape)
     assert out.nbytes > 4 * limit

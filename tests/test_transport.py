@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ridgemm import StorageError
 from ridgemm.transport import pack, unpack
 
 
@@ -65,6 +66,21 @@ def test_a_large_array_of_ram_is_written_once(tmp_path):
     np.testing.assert_array_equal(first, large)
     np.testing.assert_array_equal(second, large)
     assert small.tolist() == [0, 1] and not first.flags.writeable
+
+
+def test_arrays_of_any_layout_travel_by_place(tmp_path):
+    square = np.arange(2.0**18).reshape(512, 512)
+    for array in (square.T, square[::2], square[:, 1:], square[::-1]):
+        message = pack({"array": array, "again": array}, tmp_path)
+        assert len(message) < 2000
+        arrived = unpack(message)
+        np.testing.assert_array_equal(arrived["array"], array)
+        assert arrived["again"] is arrived["array"]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(StorageError, match="missing"):
+        pack(np.arange(2**18), tmp_path / "missing")
 
 
 def test_what_is_changed_in_a_private_copy_travels_by_value(tmp_path):
