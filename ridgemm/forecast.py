@@ -249,6 +249,8 @@ def forecast_null(
         plan.method,
         len(settings.alphas),
     )
+    null_bytes = 4 * m * problem.t if kept else 0
+    predicted = 4 * problem.n * problem.t if problem.heldout else 0
     each = problem.n * problem.t * 2 * len(problem.splits) if problem.heldout else plan.flops
     stages = (
         _reading("scan", 2 * (_n_bytes(X) + _n_bytes(Y)), rates),
@@ -265,10 +267,12 @@ def forecast_null(
             "memory": plan.peak_bytes,
             "memory limit": settings.memory_limit,
             "cache": work.disk_bytes,
+            # parts of a null that is kept, until they are in one file
             "scratch": work.scratch_bytes
+            + null_bytes
             + plan.matrix_bytes(problem)
             + (_travelling(X, Y) + 100 * problem.t if settings.n_workers > 1 else 0),
-            "results": 60 * problem.t + 8 * m + (4 * m * problem.t if kept else 0),
+            "results": 60 * problem.t + 8 * m + null_bytes + predicted,
         },
         stages,
         (

@@ -90,7 +90,8 @@ def permutation_test(
         Worker processes; the model's by default.
     out : path, optional
         Run folder. The same call on it continues a run that was interrupted, to the same
-        bits; with a larger `n_permutations` only the new ones are computed. Without it a
+        bits; with a larger `n_permutations` only the new ones are computed. Processes that make
+        the same call at the same time, on hosts that share the folder, share its work. Without it a
         temporary folder lives as long as the result.
     progress : bool, optional
         Show a progress bar on stderr; by default if that is a terminal.

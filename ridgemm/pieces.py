@@ -17,7 +17,8 @@ Task = tuple[slice, int, int]
 
 
 def _nothing() -> int:
-    return 0
+    # before the observed order, which ends at 0
+    return -1
 
 
 @dataclass(frozen=True)

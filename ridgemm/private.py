@@ -65,11 +65,13 @@ def is_abandoned(path: Path) -> bool:
 def _started(pid: int) -> str:
     """When a process started: ticks since the machine did, where the kernel tells, or seconds.
 
-    Seconds of the day would move with a clock that is set.
+    Seconds of the day would move with a clock that is set. Empty for one that is dead and whose
+    parent has not asked yet how it ended.
     """
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
-        return f"t{after_name.split()[19]}"
+        state, *rest = after_name.split()
+        return "" if state in "ZX" else f"t{rest[18]}"
     except (OSError, IndexError):
         return f"s{int(psutil.Process(pid).create_time())}"
 

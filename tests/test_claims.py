@@ -108,6 +108,20 @@ def test_claims_of_a_dead_process_of_this_host_are_free_at_once(tmp_path):
         assert take(b, "null_0_0_10") == []
 
 
+@posix
+def test_a_process_that_nobody_has_buried_is_dead(tmp_path):
+    program = "import sys; from ridgemm.private import private_name; print(private_name('lease'))"
+    program += "; sys.stdout.flush(); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, **pipes) as process:
+        leave_claims(tmp_path, process.stdout.readline().strip(), "null_0_0_10")
+        with Claims(tmp_path) as a:
+            assert take(a, "null_0_0_10") == []
+            process.kill()
+            # killed, and not waited for yet
+            wait_for(lambda: take(a, "null_0_0_10") == ["null_0_0_10"])
+
+
 def test_claims_of_another_host_lapse_when_nobody_renews_them(tmp_path, monkeypatch):
     lease = of_another_host(private_name("lease"))
     leave_claims(tmp_path, lease, "null_0_0_10")
