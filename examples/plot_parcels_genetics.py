@@ -229,6 +229,8 @@ threshold = np.quantile(result.null_max, 1 - LEVEL)
 ax.axvline(threshold, color="0.3", linestyle="--", label="5 % of them lie above")
 ax.plot(result.scores, np.zeros_like(result.scores), "|", color="C3", ms=18, label="parcels")
 ax.set(xlabel="held-out correlation", ylabel="permutations", title="The null and the observed")
+# room for the legend above the bars
+ax.margins(y=0.4)
 ax.legend(fontsize=8)
 figure.savefig(args.output, dpi=120)
 folder.cleanup()

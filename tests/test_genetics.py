@@ -154,6 +154,8 @@ def test_gough_as_bed(shared_data, tmp_path):
     comp = model.fit(tmp_path / "gough.bed", phenotypes[complete])
     scores, alpha, route = comp.cv_scores_, comp.alpha_, comp.route_
     ref = RidgeCV(np.logspace(2, 6, 5), cv=5).fit(X, phenotypes[complete])
-    assert route == ref.route_ == "dual-products" and ref.best_score_.max() > 0.3
+    assert route == ref.route_ == "dual-products"
+    # there is something to predict
+    assert ref.best_score_.max() > 0.05
     assert_allclose(scores, ref.cv_scores_, atol=1e-5)
     assert_array_equal(alpha, ref.alpha_)
