@@ -66,35 +66,11 @@ class Journal:
         check_folder(self.parts, "out")
         sweep(self.folder)
         sweep(self.parts)
-        path = self.folder / REQUEST
-        if not path.exists():
-            if any(self.parts.iterdir()):
-                raise StorageError(
-                    f"out={str(self.folder)!r} has parts but no {REQUEST}; give another folder."
-                )
-            # tuples and numpy numbers as JSON has them
-            content = json.loads(json.dumps(request))
-            _write(path, json.dumps({**content, "checksum": key(content)}, indent=1).encode())
-            return dict(request["chosen"])
-        try:
-            begun = json.loads(path.read_text())
-            if begun.pop("checksum", None) != key(begun):
-                raise ValueError("its checksum is wrong")
-            asked, chosen = dict(begun["asked"]), dict(begun["chosen"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise StorageError(f"{str(path)!r} cannot be read ({error})") from error
-        now = json.loads(json.dumps(request["asked"]))
-        different = [
-            f"{name} was {asked.get(name)!r} and is {now.get(name)!r}"
-            for name in sorted({*asked, *now})
-            if asked.get(name) != now.get(name)
-        ]
-        if different:
-            raise InputError(
-                f"out={str(self.folder)!r} holds a run that differs: {'; '.join(different)}. "
-                "Give another folder, or the same parameters and data."
+        if not (self.folder / REQUEST).exists() and any(self.parts.iterdir()):
+            raise StorageError(
+                f"out={str(self.folder)!r} has parts but no {REQUEST}; give another folder."
             )
-        return chosen
+        return hold_request(self.folder, request)
 
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
         """A folder for what this process alone needs; the next run removes a dead one's."""
@@ -188,6 +164,40 @@ class Journal:
     def __reduce__(self) -> tuple[Any, ...]:
         # tasks publish; what this process has checked is not theirs
         return Journal, (self.folder,)
+
+
+def hold_request(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what a run folder is for or, if it says so already, compare; see `Journal.open`."""
+    path = folder / REQUEST
+    if not path.exists():
+        # tuples and numpy numbers as JSON has them
+        content = json.loads(json.dumps(request))
+        _write(path, json.dumps({**content, "checksum": key(content)}, indent=1).encode())
+        return dict(request["chosen"])
+    try:
+        begun = json.loads(path.read_text())
+        if begun.pop("checksum", None) != key(begun):
+            raise ValueError("its checksum is wrong")
+        asked, chosen = dict(begun["asked"]), dict(begun["chosen"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StorageError(f"{str(path)!r} cannot be read ({error})") from error
+    now = json.loads(json.dumps(request["asked"]))
+    kinds = [run.get("command", "permutation test") for run in (asked, now)]
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"out={str(folder)!r} holds a {kinds[0]}, not a {kinds[1]}; give another folder."
+        )
+    different = [
+        f"{name} was {asked.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted({*asked, *now})
+        if asked.get(name) != now.get(name)
+    ]
+    if different:
+        raise InputError(
+            f"out={str(folder)!r} holds a run that differs: {'; '.join(different)}. "
+            "Give another folder, or the same parameters and data."
+        )
+    return chosen
 
 
 def _written(path: Path) -> int:

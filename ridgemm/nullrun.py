@@ -32,6 +32,7 @@ from ridgemm.nulltasks import (
 )
 from ridgemm.nulltrace import error_matrices, shared_errors, target_gram
 from ridgemm.private import private_name, remove
+from ridgemm.progress import progress
 from ridgemm.projections import Data
 from ridgemm.results import NULL, PermutationResult, threshold, write_result
 from ridgemm.schemes import PermutationScheme
@@ -332,7 +333,7 @@ class NullRun:
         ]
         # batch by batch over all tiles: what is finished first is of use first
         tasks.sort(key=lambda task: (task[1], task[0].start))
-        with _progress(self.options.progress, label, last - first) as bar:
+        with progress(self.options.progress, label, last - first) as bar:
             share = sum((stop - start) * width(c) for c, start, stop in tasks)
             bar.update(last - first - share / self.t)
 
@@ -415,7 +416,7 @@ class NullRun:
             settings, path = self.settings, scratch / "traces.npy"
             with (
                 Crew(threads_per_worker(1)) as crew,
-                _progress(self.options.progress, "alphas", self.m + 1) as bar,
+                progress(self.options.progress, "alphas", self.m + 1) as bar,
             ):
                 M = error_matrices(
                     self.splits, maker, settings.alphas, settings.fit_intercept, path, crew
@@ -456,11 +457,3 @@ def _check_scoring(settings: Settings, splits: Sequence[Any]) -> None:
             f"scoring={settings.scoring!r} needs 2 test samples in every fold of both levels; "
             "use fewer folds in cv or scoring='neg_mean_squared_error'."
         )
-
-
-def _progress(show: bool | None, label: str, total: int) -> Any:
-    from tqdm import tqdm
-
-    disable = None if show is None else not show
-    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}]"
-    return tqdm(total=total, desc=label, disable=disable, bar_format=layout + " {rate_fmt}")

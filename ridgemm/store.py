@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.errors import StorageError, one_line
-from ridgemm.private import private_folder, remove, sweep
+from ridgemm.private import private_folder, private_name, remove, sweep
 from ridgemm.sources import Source
 from ridgemm.threads import Team
 from ridgemm.tiles import spans
@@ -286,6 +286,29 @@ def publish(partial: Path, final: Path, durable: bool = True) -> None:
         return
     if durable:
         _synchronise(final.parent)
+
+
+def publish_files(partial: Path, folder: Path) -> None:
+    """Rename the files of a finished folder into one that exists, the manifest last."""
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == MANIFEST):
+        os.replace(path, folder / path.name)
+
+
+def replace_array(path: Path, array: Any) -> None:
+    """Write a ``.npy`` file that gets its name when it is whole.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    partial = path.with_name(private_name(path.name))
+    try:
+        save_array(partial, array)
+        os.replace(partial, path)
+    except OSError as error:
+        remove(partial)
+        raise storage_error(path.parent, error) from error
 
 
 def _synchronise(path: Path) -> None:

@@ -1,0 +1,150 @@
+"""Features, targets and groups as the command line names them."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ridgemm.commands.options import UsageError
+from ridgemm.commands.tables import is_table, read_column
+from ridgemm.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_IMAGES = (".nii", ".nii.gz")
+TARGETS = "targets.npy"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a fit or a test is made of.
+
+    Attributes
+    ----------
+    X, Y : objects with ``shape``, ``dtype`` and 2-D slicing
+    groups : (n_samples,) array or None
+    features : dict
+        How X was made of its file, for predictions from another one.
+    """
+
+    X: Any
+    Y: Any
+    groups: "np.ndarray | None"
+    features: dict[str, Any]
+
+
+def open_problem(options: argparse.Namespace, folder: Path | None) -> Problem:
+    """The sources that the options name.
+
+    Parameters
+    ----------
+    options : Namespace
+        Of `ridgemm.commands.options.add_data`.
+    folder : Path or None
+        Where voxels of images are kept, as ``targets.npy``. Without one Y has the right shape
+        and no values, which is enough for a plan.
+
+    Raises
+    ------
+    InputError, StorageError, UsageError
+    """
+    groups = read_groups(options.groups)
+    features = {"delays": list(options.delays) if options.delays else None, "conditions": None}
+    if is_table(options.X):
+        labels = read_column(options.X, "X")
+        features["conditions"] = _conditions(labels, options.baseline)
+    elif options.baseline is not None:
+        raise UsageError("--baseline needs conditions: X as TABLE:COLUMN.")
+    X = open_features(options.X, groups, features)
+    return Problem(X, open_targets(options, options.Y, folder), groups, features)
+
+
+def open_features(spec: str, groups: "np.ndarray | None", features: Mapping[str, Any]) -> Any:
+    """X from a file, its conditions and delays as `features` says."""
+    if is_table(spec):
+        data = _one_hot(read_column(spec, "X"), features["conditions"])
+    else:
+        data = _open_files([spec], "X")
+    if features["delays"]:
+        from ridgemm import delayed
+
+        data = delayed(data, features["delays"], groups)
+    return _checked(data, "X")
+
+
+def open_targets(options: argparse.Namespace, specs: list[str], folder: Path | None) -> Any:
+    """Y from a file, or from images and a mask."""
+    images = [spec for spec in specs if spec.lower().endswith(_IMAGES)]
+    if options.mask is None and images:
+        raise UsageError(f"Y={images[0]!r} is an image: --mask says which voxels to take.")
+    if options.mask is not None and len(images) < len(specs):
+        other = next(spec for spec in specs if spec not in images)
+        raise UsageError(f"--mask is for images (.nii, .nii.gz), but Y={other!r} is none.")
+    if images:
+        return _checked(_open_images(images, options, folder), "Y")
+    return _checked(_open_files(specs, "Y"), "Y")
+
+
+def read_groups(spec: str | None) -> "np.ndarray | None":
+    """Labels of samples from a ``.npy`` or a text file."""
+    if spec is None:
+        return None
+    if is_table(spec):
+        return read_column(spec, "groups")
+    if not spec.endswith(".npy"):
+        raise InputError(f"groups={spec!r} is neither .npy nor a text file (.txt, .csv, .tsv).")
+    import numpy as np
+
+    try:
+        with open(spec, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:
+        raise InputError(
+            f"groups={spec!r} cannot be read as a .npy file ({one_line(error)})."
+        ) from error
+
+
+def _open_files(specs: list[str], name: str) -> Any:
+    """One array of the rows of all files."""
+    from ridgemm.files import open_source
+
+    return open_source(specs if len(specs) > 1 else specs[0], name)
+
+
+def _checked(data: Any, name: str) -> Any:
+    from ridgemm.sources import as_source
+
+    return as_source(data, name).data
+
+
+def _open_images(images: list[str], options: argparse.Namespace, folder: Path | None) -> Any:
+    from ridgemm.neuro import bold_shape, masked_bold
+
+    if folder is None:
+        import numpy as np
+
+        return np.broadcast_to(np.float32(0), bold_shape(images, options.mask))
+    return masked_bold(images, options.mask, folder / TARGETS, options.memory_limit)
+
+
+def _conditions(labels: "np.ndarray", baseline: str | None) -> list[str]:
+    """Conditions in order, as texts, the baseline left out."""
+    import numpy as np
+
+    found = [str(label) for label in np.unique(labels)]
+    if baseline is None:
+        return found
+    if baseline not in found:
+        raise InputError(
+            f"--baseline {baseline!r} is no condition of X; it has {', '.join(map(repr, found))}."
+        )
+    return [label for label in found if label != baseline]
+
+
+def _one_hot(labels: "np.ndarray", conditions: list[str]) -> "np.ndarray":
+    """(n_samples, n_conditions) float32: 1 where a sample is of a condition."""
+    import numpy as np
+
+    return (labels.astype(str)[:, None] == np.array(conditions)).astype(np.float32)

@@ -1,0 +1,2 @@
+def open_source(spec, name):
+    return spec
