@@ -51,12 +51,13 @@ def open_problem(options: argparse.Namespace, folder: Path | None) -> Problem:
     InputError, StorageError, UsageError
     """
     groups = read_groups(options.groups)
-    features = {"delays": list(options.delays) if options.delays else None, "conditions": None}
-    if is_table(options.X):
-        labels = read_column(options.X, "X")
-        features["conditions"] = _conditions(labels, options.baseline)
-    elif options.baseline is not None:
+    if options.baseline is not None and not is_table(options.X):
         raise UsageError("--baseline needs conditions: X as TABLE:COLUMN.")
+    features = {
+        "conditions": _conditions(options.X, options.baseline) if is_table(options.X) else None,
+        "baseline": options.baseline,
+        "delays": options.delays and list(options.delays),
+    }
     X = open_features(options.X, groups, features)
     return Problem(X, open_targets(options, options.Y, folder), groups, features)
 
@@ -64,7 +65,7 @@ def open_problem(options: argparse.Namespace, folder: Path | None) -> Problem:
 def open_features(spec: str, groups: "np.ndarray | None", features: Mapping[str, Any]) -> Any:
     """X from a file, its conditions and delays as `features` says."""
     if is_table(spec):
-        data = _one_hot(read_column(spec, "X"), features["conditions"])
+        data = _one_hot(read_column(spec, "X"), features)
     else:
         data = _open_files([spec], "X")
     if features["delays"]:
@@ -129,11 +130,11 @@ def _open_images(images: list[str], options: argparse.Namespace, folder: Path | 
     return masked_bold(images, options.mask, folder / TARGETS, options.memory_limit)
 
 
-def _conditions(labels: "np.ndarray", baseline: str | None) -> list[str]:
+def _conditions(spec: str, baseline: str | None) -> list[str]:
     """Conditions in order, as texts, the baseline left out."""
     import numpy as np
 
-    found = [str(label) for label in np.unique(labels)]
+    found = [str(label) for label in np.unique(read_column(spec, "X"))]
     if baseline is None:
         return found
     if baseline not in found:
@@ -143,8 +144,18 @@ def _conditions(labels: "np.ndarray", baseline: str | None) -> list[str]:
     return [label for label in found if label != baseline]
 
 
-def _one_hot(labels: "np.ndarray", conditions: list[str]) -> "np.ndarray":
+def _one_hot(labels: "np.ndarray", features: Mapping[str, Any]) -> "np.ndarray":
     """(n_samples, n_conditions) float32: 1 where a sample is of a condition."""
     import numpy as np
 
-    return (labels.astype(str)[:, None] == np.array(conditions)).astype(np.float32)
+    labels, conditions = labels.astype(str), features["conditions"]
+    if conditions is None:
+        raise InputError("X is a column of conditions, but the model was not fitted to conditions.")
+    known = sorted({*conditions, features["baseline"]} - {None})
+    new = np.setdiff1d(labels, known)
+    if len(new):
+        raise InputError(
+            f"X has the condition {str(new[0])!r}, but the model was fitted to "
+            f"{', '.join(map(repr, known))}."
+        )
+    return (labels[:, None] == np.array(conditions)).astype(np.float32)

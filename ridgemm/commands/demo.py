@@ -1,9 +1,9 @@
 """Simulate a small brain on disk, fit it and draw its map.
 
-The picture needs matplotlib: pip install 'ridgemm[plot]'.
+By itself, "ridgemm demo" simulates 2 GB and fits them within 512 MB. The picture needs
+matplotlib: pip install 'ridgemm[plot]'.
 
 examples:
-  ridgemm demo
   ridgemm demo --gigabytes 0.01 --picture small.png
 """
 

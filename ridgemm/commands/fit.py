@@ -84,7 +84,7 @@ def read_features(folder: Path) -> dict[str, Any]:
 
     path = folder / REQUEST
     if not path.exists():
-        return {"delays": None, "conditions": None}
+        return {"delays": None, "conditions": None, "baseline": None}
     try:
         return dict(json.loads(path.read_text())["asked"]["features"])
     except (OSError, ValueError, KeyError, TypeError) as error:

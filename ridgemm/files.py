@@ -1,2 +1,0 @@
-def open_source(spec, name):
-    return spec
