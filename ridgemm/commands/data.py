@@ -121,13 +121,24 @@ def _checked(data: Any, name: str) -> Any:
 
 
 def _open_images(images: list[str], options: argparse.Namespace, folder: Path | None) -> Any:
-    from ridgemm.neuro import bold_shape, masked_bold
+    from ridgemm.neuro import masked_bold
 
     if folder is None:
-        import numpy as np
-
-        return np.broadcast_to(np.float32(0), bold_shape(images, options.mask))
+        return _empty_bold(images, options.mask)
     return masked_bold(images, options.mask, folder / TARGETS, options.memory_limit)
+
+
+def _empty_bold(images: list[str], mask: str) -> "np.ndarray":
+    """What `masked_bold` would make, without values and without memory."""
+    import numpy as np
+
+    from ridgemm.images import check_grid, inside_mask, load_image, open_runs
+
+    runs, grid = open_runs(images), load_image(mask, "mask")
+    for run in runs:
+        check_grid(run.image, grid, run.name)
+    shape = sum(run.n_volumes for run in runs), np.count_nonzero(inside_mask(grid))
+    return np.broadcast_to(np.float32(0), shape)
 
 
 def _conditions(spec: str, baseline: str | None) -> list[str]:
