@@ -294,17 +294,26 @@ def publish_files(partial: Path, folder: Path) -> None:
         os.replace(path, folder / path.name)
 
 
-def replace_array(path: Path, array: Any) -> None:
-    """Write a ``.npy`` file that gets its name when it is whole.
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that gets its name when it is whole.
 
     Raises
     ------
     StorageError
         It cannot be written.
     """
+    _replace(path, lambda partial: partial.write_bytes(content))
+
+
+def replace_array(path: Path, array: Any) -> None:
+    """Write a ``.npy`` file that gets its name when it is whole; see `replace_file`."""
+    _replace(path, lambda partial: save_array(partial, array))
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     partial = path.with_name(private_name(path.name))
     try:
-        save_array(partial, array)
+        write(partial)
         os.replace(partial, path)
     except OSError as error:
         remove(partial)

@@ -372,6 +372,136 @@ def test_alphas_are_evenly_spaced(text):
     assert alphas(text)[-1] == 1e5
 
 
+# -- images and views ---------------------------------------------------------------------------
+
+
+DESIGN = np.stack([CONDITIONS, RUNS.astype(str)], axis=1)
+
+
+@pytest.fixture
+def example_files(files):
+    """All files that examples name, but those that other examples leave."""
+    np.save("X_new.npy", X[:40])
+    np.save("Y_new.npy", Y[:40])
+    np.savetxt("design.txt", DESIGN, "%s")
+    h5py = pytest.importorskip("h5py")
+    with h5py.File("data.h5", "w") as file:
+        file["features"], file["targets"] = X, Y
+    write_images()
+    return files
+
+
+def write_images():
+    """A mask of the 8 voxels of a cube less its corners, and Y in them."""
+    nibabel = pytest.importorskip("nibabel")
+    mask = np.zeros((3, 3, 2), np.uint8)
+    mask[:2, :2] = 1
+    affine = np.diag([3.0, 3, 4, 1])
+    bold = np.zeros((*mask.shape, N), np.float32)
+    bold[mask > 0] = Y.T
+    nibabel.save(nibabel.Nifti1Image(mask, affine), "mask.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(bold, affine), "bold.nii.gz")
+    half = N // 2
+    nibabel.save(nibabel.Nifti1Image(bold[..., :half], affine), "bold-1.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(bold[..., half:], affine), "bold-2.nii.gz")
+
+
+def read_map(path):
+    import nibabel
+
+    image, mask = nibabel.load(path), nibabel.load("mask.nii.gz")
+    np.testing.assert_array_equal(image.affine, mask.affine)
+    values, inside = image.get_fdata(), np.asarray(mask.dataobj) > 0
+    assert np.isnan(values[~inside]).all()
+    return values[inside]
+
+
+def test_a_fit_of_images(example_files, capsys):
+    found = as_json("fit X.npy bold.nii.gz --mask mask.nii.gz --run run", capsys)
+    model = RidgeCV().fit(X, Y)
+    np.testing.assert_array_equal(load("run").coef_, model.coef_)
+    np.testing.assert_array_equal(read_map("run/scores.nii.gz"), model.best_score_.astype("f4"))
+    np.testing.assert_array_equal(read_map("run/alphas.nii.gz"), model.alpha_.astype("f4"))
+    assert found["maps"] == ["run/scores.nii.gz", "run/alphas.nii.gz"]
+    # an image for each half, and scores of other images
+    call("fit X.npy bold-1.nii.gz bold-2.nii.gz --mask mask.nii.gz --run halves", capsys)
+    np.testing.assert_array_equal(load("halves").coef_, model.coef_)
+    words = "predict run X.npy --score-map new.nii.gz --mask mask.nii.gz --score"
+    call(f"{words} bold-1.nii.gz bold-2.nii.gz", capsys)
+    np.testing.assert_array_equal(read_map("new.nii.gz"), model.score(X, Y).astype("f4"))
+
+
+def test_from_images_to_a_thresholded_image(example_files, capsys):
+    words = "--n-permutations 99 --scheme within --delays 0,1 --groups design.txt:1 --run run"
+    call(f"permute design.txt:0 bold.nii.gz --mask mask.nii.gz --baseline rest {words}", capsys)
+    result = permutation_test(
+        RidgeCV(),
+        ridgemm.delayed(one_hot("face", "house"), (0, 1), RUNS),
+        Y,
+        groups=RUNS,
+        scheme="within",
+        n_permutations=99,
+    )
+    for name in ("scores", "pvalues", "pvalues_fdr", "pvalues_fwer"):
+        expected = getattr(result, name).astype("f4")
+        np.testing.assert_array_equal(read_map(f"run/{name}.nii.gz"), expected)
+    expected = np.where(result.pvalues_fwer <= 0.05, result.scores, np.nan).astype("f4")
+    np.testing.assert_array_equal(read_map("run/scores_fwer.nii.gz"), expected)
+
+
+def test_a_run_of_other_images(example_files, capsys):
+    run = "fit X.npy bold.nii.gz --mask mask.nii.gz --run run"
+    call(run, capsys)
+    targets = Path("run/targets.npy").read_bytes()
+    halves = run.replace("bold.nii.gz", "bold-1.nii.gz bold-1.nii.gz")
+    assert "was made of bold.nii.gz" in call(halves, capsys, 1).err
+    assert Path("run/targets.npy").read_bytes() == targets
+    assert "already" in call(run, capsys).err
+
+
+def test_a_plan_of_images_writes_nothing(example_files, capsys):
+    before = sorted(example_files.iterdir())
+    words = "--cv 4 --memory-limit 1GB"
+    found = as_json(f"plan X.npy bold.nii.gz --mask mask.nii.gz {words}", capsys)
+    expected = as_json(f"plan X.npy Y.npy {words}", capsys)
+    assert found["bytes"] == expected["bytes"] and found["tiles"] == expected["tiles"]
+    assert sorted(example_files.iterdir()) == before
+
+
+def test_delays_are_made_again_for_predictions(example_files, capsys):
+    words = "--groups runs.npy --delays 1,2"
+    call(f"fit X.npy Y.npy --run run {words}", capsys)
+    model = RidgeCV().fit(ridgemm.delayed(X, (1, 2), RUNS), Y, RUNS)
+    np.testing.assert_array_equal(load("run").coef_, model.coef_)
+    call("predict run X.npy --groups runs.npy --out p.npy", capsys)
+    expected = model.predict(ridgemm.delayed(X, (1, 2), RUNS))
+    np.testing.assert_array_equal(np.load("p.npy"), expected)
+    error = call(f"fit X.npy Y.npy --run run {words},3", capsys, 1).err
+    assert "[1, 2]" in error and "[1, 2, 3]" in error
+
+
+@pytest.mark.parametrize("kind", ["h5", "zarr"])
+def test_containers(kind, example_files, capsys):
+    if kind == "zarr":
+        zarr = pytest.importorskip("zarr")
+        for name, array in (("X", X), ("Y", Y)):
+            zarr.save_array(f"{name}.zarr", array)
+        files = "X.zarr Y.zarr"
+    else:
+        files = "data.h5:features data.h5:targets"
+    call(f"fit {files} --run run", capsys)
+    np.testing.assert_array_equal(load("run").coef_, RidgeCV().fit(X, Y).coef_)
+    error = call("fit data.h5:colours data.h5:targets --run wrong", capsys, 1).err
+    assert "colours" in error and error.count("\n") == 1 and not Path("wrong").exists()
+
+
+def test_rows_of_several_files(files, capsys):
+    np.save("X1.npy", X[:30]), np.save("X2.npy", X[30:])
+    np.save("Y1.npy", Y[:50]), np.save("Y2.npy", Y[50:])
+    call("fit X1.npy,X2.npy Y1.npy Y2.npy --run run", capsys)
+    np.testing.assert_allclose(load("run").coef_, RidgeCV().fit(X, Y).coef_, atol=1e-6)
+
+
 # -- wrong input ------------------------------------------------------------------------------
 
 
@@ -389,7 +519,7 @@ def test_alphas_are_evenly_spaced(text):
         ("X.npy Y.npy --groups runs.mat", "groups='runs.mat' is neither"),
         ("X.npy Y.npy --alphas=-1,2", "alphas holds -1.0"),
         ("X.npy Y.npy --scoring mse", "scoring='mse'"),
-        ("X.npy Y.npy --cv 200", "n_splits=200"),
+        ("X.npy Y.npy --cv 200", "cv=200 folds of"),
         ("X.npy Y.npy --memory-limit 1KB", "at least"),
         ("X.npy Y.npy --memory-limit much", "memory_limit='much'"),
         ("X.npy Y.npy --n-jobs 0", "n_jobs=0"),
@@ -468,7 +598,7 @@ def test_reports_as_json(files, capsys):
     call("fit X.npy Y.npy --run run --cache cache", capsys)
     found = as_json("verify cache", capsys)
     assert found["sound"] and found["problems"] == [] and found["folder"] == "cache"
-    assert len(as_json("clean cache --size 0", capsys)["removed"]) > 0
+    assert len(as_json("clean cache --size 1B", capsys)["removed"]) > 0
 
 
 # -- help and examples ------------------------------------------------------------------------
@@ -478,6 +608,18 @@ def examples(verb):
     """The commands of a verb's help, one string each."""
     text = importlib.import_module(f"ridgemm.commands.{verb}").__doc__.partition("examples:\n")[2]
     return re.sub(r"\n {4,}", " ", text).strip().splitlines()
+
+
+def test_every_example_runs(example_files, capsys):
+    for verb in VERBS:
+        for line in examples(verb):
+            program, *words = shlex.split(line.partition(" > ")[0])
+            assert program == "ridgemm" and main(words) == 0, line
+    out = capsys.readouterr().out
+    # the example that goes to a file
+    assert '"kind": "fit"' in out
+    assert Path("run5/scores.nii.gz").exists() and Path("test4/scores_fwer.nii.gz").exists()
+    assert Path("small.png").exists()
 
 
 @pytest.mark.parametrize("verb", VERBS)

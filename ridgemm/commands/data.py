@@ -1,6 +1,8 @@
 """Features, targets and groups as the command line names them."""
 
 import argparse
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ridgemm.commands.options import UsageError
 from ridgemm.commands.tables import is_table, read_column
-from ridgemm.errors import InputError, one_line
+from ridgemm.errors import InputError, StorageError, one_line
 
 if TYPE_CHECKING:
     import numpy as np
 
 _IMAGES = (".nii", ".nii.gz")
-TARGETS = "targets.npy"
+TARGETS, IMAGES = "targets.npy", "images.json"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,28 @@ def _open_images(images: list[str], options: argparse.Namespace, folder: Path | 
 
     if folder is None:
         return _empty_bold(images, options.mask)
+    _keep_images(folder, images, options.mask)
     return masked_bold(images, options.mask, folder / TARGETS, options.memory_limit)
+
+
+def _keep_images(folder: Path, images: list[str], mask: str) -> None:
+    """Note what the targets of a run are made of; others would overwrite them."""
+    from ridgemm.store import check_folder, replace_file
+
+    check_folder(folder, "run")
+    path = folder / IMAGES
+    now = [os.path.abspath(name) for name in (*images, mask)]
+    try:
+        before = list(json.loads(path.read_text())) if path.exists() else now
+    except (OSError, ValueError, TypeError) as error:
+        raise StorageError(f"{str(path)!r} cannot be read ({error}); remove it.") from error
+    if before != now:
+        *old, old_mask = map(os.path.relpath, before)
+        raise InputError(
+            f"run={str(folder)!r} was made of {', '.join(old)} and the mask {old_mask}; give "
+            "another folder, or the same images."
+        )
+    replace_file(path, json.dumps(now, indent=1).encode())
 
 
 def _empty_bold(images: list[str], mask: str) -> "np.ndarray":
