@@ -20,7 +20,7 @@ import numpy as np
 
 from ridgemm.errors import InputError, StorageError
 from ridgemm.private import private_folder, private_name, remove, sweep
-from ridgemm.store import check_folder, key, replace_file
+from ridgemm.store import check_folder, key, replaced
 
 REQUEST = "request.json"
 PARTS = "parts"
@@ -78,7 +78,7 @@ class Journal:
 
     def keep_plan(self, plan: Mapping[str, Any]) -> None:
         """Keep what was expected, beside what it will really have taken."""
-        replace_file(self.folder / PLAN, json.dumps(plan, indent=1).encode())
+        _write(self.folder / PLAN, json.dumps(plan, indent=1).encode())
 
     def took(self, laps: Mapping[str, float]) -> dict[str, float]:
         """Seconds of every stage, those of earlier calls included; noted in the folder."""
@@ -88,7 +88,7 @@ class Journal:
         except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             before = {}
         total = {name: before.get(name, 0.0) + seconds for name, seconds in laps.items()}
-        replace_file(path, json.dumps(total, indent=1).encode())
+        _write(path, json.dumps(total, indent=1).encode())
         return total
 
     def forget(self, kind: str) -> None:
@@ -172,7 +172,7 @@ def hold_request(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     if not path.exists():
         # tuples and numpy numbers as JSON has them
         content = json.loads(json.dumps(request))
-        replace_file(path, json.dumps({**content, "checksum": key(content)}, indent=1).encode())
+        _write(path, json.dumps({**content, "checksum": key(content)}, indent=1).encode())
         return dict(request["chosen"])
     try:
         begun = json.loads(path.read_text())
@@ -243,3 +243,8 @@ def missing_ranges(
             at = end
         at = max(at, stop)
     return gaps
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replaced(path) as partial:
+        partial.write_bytes(content)

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,19 @@ def storage_error(folder: Path, error: OSError) -> StorageError:
         f"{str(folder)!r} cannot be written ({getattr(error, 'strerror', None) or error}); free "
         "some space, mend the folder's permissions or choose another, and make the same call again."
     )
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A private name to write to, renamed to `path` at the end of the block."""
+    partial = path.with_name(private_name(path.name))
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise storage_error(path.parent, error) from error
+    finally:
+        remove(partial)
 
 
 def save_array(path: Path, array: Any) -> None:
@@ -292,32 +305,6 @@ def publish_files(partial: Path, folder: Path) -> None:
     """Rename the files of a finished folder into one that exists, the manifest last."""
     for path in sorted(partial.iterdir(), key=lambda path: path.name == MANIFEST):
         os.replace(path, folder / path.name)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that gets its name when it is whole.
-
-    Raises
-    ------
-    StorageError
-        It cannot be written.
-    """
-    _replace(path, lambda partial: partial.write_bytes(content))
-
-
-def replace_array(path: Path, array: Any) -> None:
-    """Write a ``.npy`` file that gets its name when it is whole; see `replace_file`."""
-    _replace(path, lambda partial: save_array(partial, array))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    partial = path.with_name(private_name(path.name))
-    try:
-        write(partial)
-        os.replace(partial, path)
-    except OSError as error:
-        remove(partial)
-        raise storage_error(path.parent, error) from error
 
 
 def _synchronise(path: Path) -> None:

@@ -22,7 +22,7 @@ from ridgemm.commands.tables import read_column
 from ridgemm.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("plan", "fit", "predict", "permute", "verify", "clean", "demo")
+VERBS = ("plan", "fit", "predict", "permute", "report", "verify", "clean", "demo")
 RUNS = np.repeat(np.arange(6), 15)
 N = len(RUNS)
 
@@ -620,6 +620,7 @@ def test_every_example_runs(example_files, capsys):
     assert '"kind": "fit"' in out
     assert Path("run5/scores.nii.gz").exists() and Path("test4/scores_fwer.nii.gz").exists()
     assert Path("small.png").exists()
+    assert "<html" in Path("run1/report.html").read_text() + Path("test4.html").read_text()
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from ridgemm.commands import clean, demo, fit, permute, plan, predict, verify
+from ridgemm.commands import clean, demo, fit, permute, plan, predict, report, verify
 from ridgemm.commands.options import UsageError
 from ridgemm.errors import RidgemmError, one_line
 
 DONE, ERROR, USAGE = 0, 1, 2
-_VERBS = (plan, fit, predict, permute, verify, clean, demo)
+_VERBS = (plan, fit, predict, permute, report, verify, clean, demo)
 _EPILOG = """\
 exit codes:
   0    done

@@ -133,7 +133,7 @@ def _open_images(images: list[str], options: argparse.Namespace, folder: Path | 
 
 def _keep_images(folder: Path, images: list[str], mask: str) -> None:
     """Note what the targets of a run are made of; others would overwrite them."""
-    from ridgemm.store import check_folder, replace_file
+    from ridgemm.store import check_folder, replaced
 
     check_folder(folder, "run")
     path = folder / IMAGES
@@ -148,7 +148,8 @@ def _keep_images(folder: Path, images: list[str], mask: str) -> None:
             f"run={str(folder)!r} was made of {', '.join(old)} and the mask {old_mask}; give "
             "another folder, or the same images."
         )
-    replace_file(path, json.dumps(now, indent=1).encode())
+    with replaced(path) as partial:
+        partial.write_text(json.dumps(now, indent=1))
 
 
 def _empty_bold(images: list[str], mask: str) -> "np.ndarray":

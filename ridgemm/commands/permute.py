@@ -74,12 +74,13 @@ def _maps(result: "PermutationResult", level: float) -> dict[str, "np.ndarray"]:
 
 def _describe(result: "PermutationResult", given: argparse.Namespace) -> dict[str, Any]:
     """The rows of the table; maps are written on the way."""
-    from ridgemm.store import replace_array
+    from ridgemm.store import replaced, save_array
 
     folder, level = Path(given.run_folder), given.alpha_level
     maps = _maps(result, level)
     if "scores_fwer" in maps:
-        replace_array(folder / "scores_fwer.npy", maps["scores_fwer"])
+        with replaced(folder / "scores_fwer.npy") as partial:
+            save_array(partial, maps["scores_fwer"])
     images = output.write_maps(folder, maps, given.mask)
     described = result.description
     rows = {

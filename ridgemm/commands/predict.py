@@ -10,7 +10,6 @@ examples:
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,19 +82,12 @@ def _predict(model: "RidgeCV", X: Any, path: Path) -> None:
     """Predictions straight into a file, which gets its name when it is whole."""
     import numpy as np
 
-    from ridgemm.private import private_name, remove
-    from ridgemm.store import check_space, create_array, storage_error
+    from ridgemm.store import check_space, create_array, replaced
 
     shape = (X.shape[0], len(model.y_offset_))
-    partial = path.with_name(private_name(path.name))
-    try:
-        check_space(path.parent, 4 * shape[0] * shape[1], str(path))
+    check_space(path.parent, 4 * shape[0] * shape[1], str(path))
+    with replaced(path) as partial:
         model.predict(X, out=create_array(partial, shape, np.float32))
-        os.replace(partial, path)
-    except OSError as error:
-        raise storage_error(path.parent, error) from error
-    finally:
-        remove(partial)
 
 
 def _score(model: "RidgeCV", X: Any, given: argparse.Namespace) -> "np.ndarray":
@@ -111,9 +103,10 @@ def _score(model: "RidgeCV", X: Any, given: argparse.Namespace) -> "np.ndarray":
 def _write_scores(scores: "np.ndarray", given: argparse.Namespace) -> None:
     path = Path(given.score_map)
     if path.suffix == ".npy":
-        from ridgemm.store import replace_array
+        from ridgemm.store import replaced, save_array
 
-        replace_array(path, scores)
+        with replaced(path) as partial:
+            save_array(partial, scores)
     else:
         from ridgemm.neuro import write_map
 
