@@ -641,6 +641,12 @@ def test_all_verbs_are_tested():
     ]
 
 
+def test_public_names_are_no_modules():
+    # a module of the same name would hide what it holds
+    for name in ridgemm.__all__:
+        assert not isinstance(getattr(ridgemm, name), type(ridgemm)), name
+
+
 def test_help_imports_nothing_that_takes_long():
     program = (
         "import sys\nfrom ridgemm.commands import main\n"
