@@ -23,7 +23,7 @@ from ridgemm.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = ("plan", "fit", "predict", "permute", "report", "verify", "clean", "demo")
-RUNS = np.repeat(np.arange(6), 15)
+RUNS = np.repeat(np.arange(10), 9)
 N = len(RUNS)
 
 
