@@ -459,6 +459,22 @@ def test_a_run_of_other_images(example_files, capsys):
     assert "already" in call(run, capsys).err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("missing.nii.gz --mask mask.nii.gz", "'missing.nii.gz' does not exist"),
+        ("bold.nii.gz --mask missing.nii.gz", "'missing.nii.gz' does not exist"),
+        ("bold.nii.gz --mask bold.nii.gz", "mask has shape"),
+        ("bold-1.nii.gz --mask mask.nii.gz", "X has 90 rows and Y has 45"),
+    ],
+)
+def test_wrong_images_leave_the_folder_free(words, message, example_files, capsys):
+    assert message in call(f"plan X.npy {words}", capsys, 1).err
+    assert message in call(f"fit X.npy {words} --run run", capsys, 1).err
+    if "bold-1" not in words:
+        call("fit X.npy bold.nii.gz --mask mask.nii.gz --run run", capsys)
+
+
 def test_a_plan_of_images_writes_nothing(example_files, capsys):
     before = sorted(example_files.iterdir())
     words = "--cv 4 --memory-limit 1GB"

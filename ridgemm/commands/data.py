@@ -86,7 +86,10 @@ def open_targets(options: argparse.Namespace, specs: list[str], folder: Path | N
         other = next(spec for spec in specs if spec not in images)
         raise UsageError(f"--mask is for images (.nii, .nii.gz), but Y={other!r} is none.")
     if images:
-        return _checked(_open_images(images, options, folder), "Y")
+        if folder is None:
+            return _checked(_empty_bold(images, options.mask), "Y")
+        path = _write_bold(images, options.mask, folder, options.memory_limit)
+        return _checked(path, "Y")
     return _checked(_open_files(specs, "Y"), "Y")
 
 
@@ -122,34 +125,27 @@ def _checked(data: Any, name: str) -> Any:
     return as_source(data, name).data
 
 
-def _open_images(images: list[str], options: argparse.Namespace, folder: Path | None) -> Any:
+def _write_bold(images: list[str], mask: str, folder: Path, memory_limit: str | None) -> Path:
+    """The targets of a run, which are those of one set of images for good."""
     from ridgemm.neuro import masked_bold
+    from ridgemm.store import replaced
 
-    if folder is None:
-        return _empty_bold(images, options.mask)
-    _keep_images(folder, images, options.mask)
-    return masked_bold(images, options.mask, folder / TARGETS, options.memory_limit)
-
-
-def _keep_images(folder: Path, images: list[str], mask: str) -> None:
-    """Note what the targets of a run are made of; others would overwrite them."""
-    from ridgemm.store import check_folder, replaced
-
-    check_folder(folder, "run")
-    path = folder / IMAGES
-    now = [os.path.abspath(name) for name in (*images, mask)]
+    note, now = folder / IMAGES, [os.path.abspath(name) for name in (*images, mask)]
     try:
-        before = list(json.loads(path.read_text())) if path.exists() else now
+        before = list(json.loads(note.read_text())) if note.exists() else now
     except (OSError, ValueError, TypeError) as error:
-        raise StorageError(f"{str(path)!r} cannot be read ({error}); remove it.") from error
+        raise StorageError(f"{str(note)!r} cannot be read ({error}); remove it.") from error
     if before != now:
         *old, old_mask = map(os.path.relpath, before)
         raise InputError(
             f"run={str(folder)!r} was made of {', '.join(old)} and the mask {old_mask}; give "
             "another folder, or the same images."
         )
-    with replaced(path) as partial:
-        partial.write_text(json.dumps(now, indent=1))
+    path = masked_bold(images, mask, folder / TARGETS, memory_limit)
+    if not note.exists():
+        with replaced(note) as partial:
+            partial.write_text(json.dumps(now, indent=1))
+    return path
 
 
 def _empty_bold(images: list[str], mask: str) -> "np.ndarray":

@@ -127,7 +127,7 @@ def _fit(
     folder = Path(given.run_folder)
     check_folder(folder, "run")
     sweep(folder)
-    log.info("about %.0f s", forecast.seconds)
+    log.info("about %d s", max(1, round(forecast.seconds)))
     for warning in forecast.warnings:
         log.warning("warning: %s", warning)
     # without a cache that stays, one that a second call finds after a kill
