@@ -449,6 +449,27 @@ def test_from_images_to_a_thresholded_image(example_files, capsys):
     np.testing.assert_array_equal(read_map("run/scores_fwer.nii.gz"), expected)
 
 
+def test_a_real_slice_from_image_to_thresholded_image(shared_data, tmp_path, capsys):
+    nibabel = pytest.importorskip("nibabel")
+    data = shared_data / "haxby_slice"
+    command = (
+        f"permute {data}/attributes_literal.txt:0 {data}/bold.nii.gz --mask {data}/mask.nii.gz "
+        f"--groups {data}/attributes_literal.txt:1 --baseline rest --delays 1,2,3,4 "
+        "--scoring correlation --alphas 1e0:1e4:5 --outer-cv 12 --cv 4 --scheme circular "
+        f"--n-permutations 19 --run {tmp_path}"
+    )
+    found = as_json(command, capsys)
+    image = nibabel.load(tmp_path / "scores_fwer.nii.gz")
+    mask = nibabel.load(data / "mask.nii.gz")
+    assert image.shape == mask.shape
+    np.testing.assert_array_equal(image.affine, mask.affine)
+    values, inside = image.get_fdata(), np.asarray(mask.dataobj) > 0
+    significant = np.isfinite(values)
+    # ventral temporal cortex: the order of a hundred voxels, all of them predicted
+    assert 50 < significant.sum() == found["fwer"]["significant"] < 300
+    assert inside[significant].all() and values[significant].min() > 0.1
+
+
 def test_a_run_of_other_images(example_files, capsys):
     run = "fit X.npy bold.nii.gz --mask mask.nii.gz --run run"
     call(run, capsys)
