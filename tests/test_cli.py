@@ -753,6 +753,19 @@ def test_stopped_and_continued(signum, code, n_jobs, files):
     assert Path("run/null_max.npy").read_bytes() == Path("whole/null_max.npy").read_bytes()
 
 
+def test_a_signal_that_was_ignored_stays_so(files, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "ridgemm.planning.plan", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT) or 1 / 0
+    )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            main(["plan", "X.npy", "Y.npy"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    call("plan X.npy Y.npy", capsys, 130)
+
+
 def test_a_fit_that_is_stopped_finds_its_factors(files, capsys, monkeypatch):
     def interrupt(*_):
         os.kill(os.getpid(), signal.SIGTERM)

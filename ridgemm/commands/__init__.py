@@ -142,7 +142,9 @@ def _log_on_stderr(options: argparse.Namespace) -> Iterator[None]:
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[None]:
     """Raise `Stopped` at the first SIGINT or SIGTERM; the second one kills."""
-    signums = (signal.SIGINT, signal.SIGTERM)
+    # a shell lets background jobs ignore SIGINT: that stays
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    signums = [signum for signum in wanted if signal.getsignal(signum) is not signal.SIG_IGN]
 
     def stop(signum: int, _: FrameType | None) -> None:
         for other in signums:
