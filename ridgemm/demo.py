@@ -6,10 +6,8 @@ a memory limit, scores held-out runs, and draws the true map beside the estimate
 
 import contextlib
 import math
-import tempfile
 import threading
 import time
-from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,35 +215,3 @@ def run_demo(
         n_false=np.count_nonzero(found & ~signal),
         scores=scores,
     )
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Add the options of the demonstration to an ``argparse`` parser."""
-    parser.add_argument(
-        "--gigabytes", type=float, default=2.0, help="size of the training targets (default: 2)"
-    )
-    parser.add_argument(
-        "--memory-limit", default="512MB", help="memory limit of the fit (default: 512MB)"
-    )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        help="where to write and keep the data (default: a temporary folder, removed)",
-    )
-    parser.add_argument(
-        "--picture",
-        type=Path,
-        default=Path("ridgemm-demo.png"),
-        help="file of the two maps (default: ridgemm-demo.png)",
-    )
-
-
-def main(args: Namespace) -> None:
-    """Run the demonstration with parsed arguments and print its table."""
-    with contextlib.ExitStack() as stack:
-        folder = args.folder or stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="ridgemm-demo-")
-        )
-        report = run_demo(folder, args.gigabytes, args.memory_limit, args.picture)
-    print(report)
-    print(f"{'picture':<30}{args.picture}")

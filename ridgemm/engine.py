@@ -18,11 +18,12 @@ from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
 from ridgemm.grams import above_mean
 from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
+from ridgemm.progress import progress
 from ridgemm.projections import Data, FoldView, make_views
 from ridgemm.routes import Problem, allowed_routes
 from ridgemm.sources import Source, largest_eigenvalue, scan
 from ridgemm.store import Store, check_space, create_array, fingerprint, open_array
-from ridgemm.tiles import TileGrid
+from ridgemm.tiles import TileGrid, width
 from ridgemm.trace import shared_scores
 
 log = logging.getLogger("ridgemm")
@@ -210,7 +211,15 @@ def run_fit(
             groups=(CandidateGroup(candidate_groups[-1].atoms, ()),),
             known=float(settings.alphas[np.argmax(shared_mean)]),
         )
-    map_tasks(partial(fit_tile, job), job.grid.tiles(), plan.n_workers, scratch)
+    # what a log is wanted of is worth a bar, too
+    with progress(None if log.isEnabledFor(logging.INFO) else False, "targets", Y.shape[1]) as bar:
+        map_tasks(
+            partial(fit_tile, job),
+            job.grid.tiles(),
+            plan.n_workers,
+            scratch,
+            lambda tile: bar.update(width(tile)),
+        )
     alpha, scores, best = _choose(job, shared_mean, plan.n_workers, scratch)
     clock.lap("targets")
     return Fitted(

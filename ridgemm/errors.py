@@ -27,10 +27,10 @@ class WorkerError(RidgemmError, RuntimeError):
     """Worker processes were killed, again and again."""
 
 
-def one_line(thing: object) -> str:
+def one_line(thing: object, length: int = 300) -> str:
     """An error or a value as one line of not too many characters."""
     text = " ".join((str(thing) if isinstance(thing, Exception) else repr(thing)).split())
-    return text if len(text) <= 300 else f"{text[:300]}..."
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def as_path(folder: object, argument: str) -> Path:

@@ -22,7 +22,7 @@ import numpy as np
 
 from ridgemm.errors import InputError, StorageError
 from ridgemm.private import private_folder, private_name, remove, sweep
-from ridgemm.store import check_folder, create_array, key, storage_error
+from ridgemm.store import check_folder, create_array, key, replaced, storage_error
 
 REQUEST = "request.json"
 PARTS = "parts"
@@ -68,36 +68,12 @@ class Journal:
         check_folder(self.parts, "out")
         self.sweep()
         path = self.folder / REQUEST
-        if not path.exists():
-            # another process may begin it just now
-            if any(self.parts.iterdir()) and not path.exists():
-                raise StorageError(
-                    f"out={str(self.folder)!r} has parts but no {REQUEST}; give another folder."
-                )
-            # tuples and numpy numbers as JSON has them
-            content = json.loads(json.dumps(request))
-            text = json.dumps({**content, "checksum": key(content)}, indent=1)
-            if _write_first(path, text.encode()):
-                return dict(request["chosen"])
-        try:
-            begun = json.loads(path.read_text())
-            if begun.pop("checksum", None) != key(begun):
-                raise ValueError("its checksum is wrong")
-            asked, chosen = dict(begun["asked"]), dict(begun["chosen"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise StorageError(f"{str(path)!r} cannot be read ({error})") from error
-        now = json.loads(json.dumps(request["asked"]))
-        different = [
-            f"{name} was {asked.get(name)!r} and is {now.get(name)!r}"
-            for name in sorted({*asked, *now})
-            if asked.get(name) != now.get(name)
-        ]
-        if different:
-            raise InputError(
-                f"out={str(self.folder)!r} holds a run that differs: {'; '.join(different)}. "
-                "Give another folder, or the same parameters and data."
+        # another process may begin it just now
+        if not path.exists() and any(self.parts.iterdir()) and not path.exists():
+            raise StorageError(
+                f"out={str(self.folder)!r} has parts but no {REQUEST}; give another folder."
             )
-        return chosen
+        return hold_request(self.folder, request)
 
     def sweep(self) -> None:
         """Remove what dead processes left unfinished."""
@@ -271,6 +247,41 @@ class Journal:
         return Journal, (self.folder,)
 
 
+def hold_request(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what a run folder is for or, if it says so already, compare; see `Journal.open`."""
+    path = folder / REQUEST
+    if not path.exists():
+        # tuples and numpy numbers as JSON has them
+        content = json.loads(json.dumps(request))
+        text = json.dumps({**content, "checksum": key(content)}, indent=1)
+        if _write_first(path, text.encode()):
+            return dict(request["chosen"])
+    try:
+        begun = json.loads(path.read_text())
+        if begun.pop("checksum", None) != key(begun):
+            raise ValueError("its checksum is wrong")
+        asked, chosen = dict(begun["asked"]), dict(begun["chosen"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StorageError(f"{str(path)!r} cannot be read ({error})") from error
+    now = json.loads(json.dumps(request["asked"]))
+    kinds = [run.get("command", "permutation test") for run in (asked, now)]
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"out={str(folder)!r} holds a {kinds[0]}, not a {kinds[1]}; give another folder."
+        )
+    different = [
+        f"{name} was {asked.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted({*asked, *now})
+        if asked.get(name) != now.get(name)
+    ]
+    if different:
+        raise InputError(
+            f"out={str(folder)!r} holds a run that differs: {'; '.join(different)}. "
+            "Give another folder, or the same parameters and data."
+        )
+    return chosen
+
+
 def _written(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
@@ -368,10 +379,5 @@ def _write_first(path: Path, content: bytes) -> bool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(private_name(path.name))
-    try:
+    with replaced(path) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        remove(partial)
-        raise storage_error(path.parent, error) from error

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ridgemm.claims import Claims
 from ridgemm.errors import InputError
 from ridgemm.journal import Journal, missing_ranges
 from ridgemm.mapreduce import Crew, map_tasks
+from ridgemm.progress import progress
 from ridgemm.tiles import TileGrid, width
 
 _ROUND = 32  # tasks of a worker between two looks at what others do
@@ -76,7 +76,7 @@ class Pieces:
             Permutations, from 0, that need none of them.
         """
         total, before = last - first, None
-        with _progress(self.progress, label, total) as bar:
+        with progress(self.progress, label, total) as bar:
 
             def advance(item: tuple[Task, str]) -> None:
                 columns, start, stop = item[0]
@@ -137,11 +137,3 @@ class _Claimed:
         task, claim = item
         if self.claims.take(claim):
             self.function(crew, task)
-
-
-def _progress(show: bool | None, label: str, total: int) -> Any:
-    from tqdm import tqdm
-
-    disable = None if show is None else not show
-    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}]"
-    return tqdm(total=total, desc=label, disable=disable, bar_format=layout + " {rate_fmt}")

@@ -54,8 +54,7 @@ def plan(
     >>> forecast.route, [stage.name for stage in forecast.stages]
     ('primal-statistics', ['scan', 'factors', 'observed', 'null'])
     """
-    if not (isinstance(level, Real) and 0 < level < 1):
-        raise InputError(f"level={level!r} must lie between 0 and 1, such as 0.05.")
+    check_level(level, "level")
     if n_permutations is not None:
         arguments = {"groups": groups, "n_permutations": n_permutations, **options}
         return prepare(model, X, Y, **arguments).forecast(level)
@@ -69,3 +68,9 @@ def plan(
     chosen, fold_groups = plan_fit(settings, X, Y, groups)
     folds = [fold for group in fold_groups for fold in group.folds]
     return forecast_fit(settings, chosen, folds, X, Y)
+
+
+def check_level(level: Any, name: str) -> None:
+    """Refuse a level of significance that is none."""
+    if not (isinstance(level, Real) and 0 < level < 1):
+        raise InputError(f"{name}={level!r} must lie between 0 and 1, such as 0.05.")

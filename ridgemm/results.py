@@ -1,6 +1,5 @@
 """What a run leaves, read back from its folder."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ridgemm.report import report_null
 from ridgemm.store import (
     checksum,
     open_array,
+    publish_files,
     read_entry,
     read_manifest,
     save_array,
@@ -280,9 +280,7 @@ def _write(folder: Path, arrays: dict[str, np.ndarray], manifest: dict[str, Any]
             for name, array in arrays.items():
                 save_array(partial / f"{name}.npy", array)
             write_manifest(partial, manifest)
-            files = sorted(partial.iterdir(), key=lambda path: path.suffix == ".json")
-            for path in files:
-                os.replace(path, folder / path.name)
+            publish_files(partial, folder)
     except OSError as error:
         raise storage_error(folder, error) from error
 

@@ -309,6 +309,12 @@ def publish(partial: Path, final: Path, durable: bool = True) -> None:
         _synchronise(final.parent)
 
 
+def publish_files(partial: Path, folder: Path) -> None:
+    """Rename the files of a finished folder into one that exists, the manifest last."""
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == MANIFEST):
+        os.replace(path, folder / path.name)
+
+
 def _synchronise(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

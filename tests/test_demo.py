@@ -1,6 +1,5 @@
 """The simulated brain against its own definition, and the demonstration from end to end."""
 
-import argparse
 import sys
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from ridgemm import demo, simulation
+from ridgemm.__main__ import main
 from ridgemm.errors import InputError, StorageError
 
 N_SAMPLES, N_FEATURES, SHAPE, N_RUNS = 1500, 30, (14, 16, 14), 6
@@ -233,14 +233,9 @@ def test_demo_report(finished):
 
 
 def test_demo_from_the_command_line(tmp_path, capsys):
-    parser = argparse.ArgumentParser()
-    demo.add_arguments(parser)
     folder, picture = tmp_path / "data", tmp_path / "maps.png"
-    demo.main(
-        parser.parse_args(
-            ["--gigabytes", "0.001", "--folder", str(folder), "--picture", str(picture)]
-        )
-    )
+    words = ["--gigabytes", "0.001", "--folder", str(folder), "--picture", str(picture)]
+    assert main(["demo", *words]) == 0
     assert "signal targets found" in capsys.readouterr().out
     assert picture.stat().st_size > 0
     assert simulation.load_brain(folder).Y.shape[0] > 0
