@@ -16,7 +16,8 @@ from ridgemm import blas
 from ridgemm.crossvalidation import ROW_STEP, Candidates
 from ridgemm.kernels import column_moments
 from ridgemm.mapreduce import Crew
-from ridgemm.projections import Data, TargetTile
+from ridgemm.nuisance import Nuisance, project_gram
+from ridgemm.projections import Data, FoldView, TargetTile
 from ridgemm.scores import variation
 from ridgemm.tiles import TileGrid, spans
 
@@ -52,9 +53,9 @@ def shared_scores(
         test = view.train if fold.leverage is not None else view.test
         weighted = scoring == "r2"
         if weighted or gram is None:
-            gram, n_varying = _target_gram(data, grid, test if weighted else None, crew)
+            gram, n_varying = _target_gram(data, grid, view, test if weighted else None, crew)
         error_of = _left_out_errors if fold.leverage is not None else _held_out_errors
-        error = error_of(fold, alphas, gram, data.intercept)
+        error = error_of(fold, alphas, gram, data.nuisance)
         n_targets = data.Y.shape[1]
         if weighted:
             total += (n_varying - error) / n_targets
@@ -64,7 +65,7 @@ def shared_scores(
 
 
 def _target_gram(
-    data: Data, grid: TileGrid, test: np.ndarray | None, crew: Crew
+    data: Data, grid: TileGrid, view: FoldView, test: np.ndarray | None, crew: Crew
 ) -> tuple[np.ndarray, int]:
     """``Y Y.T`` (float64), each target divided by its standard variation over `test` rows."""
     n = data.Y.shape[0]
@@ -76,7 +77,7 @@ def _target_gram(
         if test is not None:
             moments = np.zeros((2, Y.shape[1]))
             for rows in spans(len(test), ROW_STEP):
-                column_moments(Y[test[rows]], *moments)
+                column_moments(_residuals(data, view, test[rows], Y), *moments)
             spread = variation(len(test), *moments)
             n_varying += int(np.count_nonzero(spread))
             scale = np.divide(1, np.sqrt(spread), out=np.zeros_like(spread), where=spread > 0)
@@ -90,19 +91,26 @@ def _target_gram(
     return S, n_varying
 
 
-def _centered(S: np.ndarray, train: np.ndarray, intercept: bool) -> np.ndarray:
-    """Gram of targets about their means over `train` rows; a new array."""
+def _residuals(data: Data, view: FoldView, rows: np.ndarray, Y: np.ndarray) -> np.ndarray:
+    """Some rows of targets about the effects of the confounds in training, or but for a mean."""
+    N = data.nuisance.N
+    if not data.nuisance.n_confounds:
+        return Y[rows]
+    effects = view.weights @ (N[view.train].T @ Y[view.train])
+    return (Y[rows] - N[rows] @ effects).astype(np.float32)
+
+
+def _centered(S: np.ndarray, train: np.ndarray, nuisance: Nuisance) -> np.ndarray:
+    """Gram of targets about their effects in `train` rows; a new array."""
     S = S.copy()
-    if intercept:
-        mean = S[train].mean(axis=0)
-        grand = mean[train].mean()
-        S -= mean
-        S -= mean[:, None] - grand
+    W = nuisance.y_weights(nuisance.gram(train))
+    if W.any():
+        project_gram(S, nuisance.N, train, W)
     return S
 
 
 def _held_out_errors(
-    fold: Candidates, alphas: np.ndarray, S: np.ndarray, intercept: bool
+    fold: Candidates, alphas: np.ndarray, S: np.ndarray, nuisance: Nuisance
 ) -> np.ndarray:
     """Squared error of a fold's test rows, of every alpha.
 
@@ -110,7 +118,7 @@ def _held_out_errors(
     """
     view = fold.view
     train, test = view.train, view.test
-    S = _centered(S, train, intercept)
+    S = _centered(S, train, nuisance)
     U = view.factors.basis.astype(np.float64)
     P = view.factors.heldout.astype(np.float64)
     cross = np.einsum("ik,ik->k", P, S[np.ix_(test, train)] @ U)
@@ -121,11 +129,11 @@ def _held_out_errors(
 
 
 def _left_out_errors(
-    fold: Candidates, alphas: np.ndarray, S: np.ndarray, intercept: bool
+    fold: Candidates, alphas: np.ndarray, S: np.ndarray, nuisance: Nuisance
 ) -> np.ndarray:
     """Squared left-out error of every alpha: ``e = U diag(a) U.T y / (1 - h)``."""
     factors = fold.view.factors
-    S = _centered(S, fold.view.train, intercept)
+    S = _centered(S, fold.view.train, nuisance)
     U = factors.basis.astype(np.float64)
     R = U.T @ (S @ U)
     errors = np.zeros(len(alphas))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ridgemm import RidgeCV, fitplan, lapack, nullplan, permutation_test
-from ridgemm.eigen import EPS, constant_first, eigenbasis, triangle
+from ridgemm.eigen import EPS, eigenbasis, nuisance_first, triangle
 from ridgemm.lapack import Matrices, cholesky, eigh, triangle_of
 from ridgemm.store import MANIFEST
 from tests import strategies
@@ -205,7 +205,7 @@ def test_constant_first(n, n_null, seed):
     U = np.ascontiguousarray(np.linalg.qr(A)[0].T)
     U[:n_null] = np.linalg.qr(rng.standard_normal((n_null, n_null)))[0] @ U[:n_null]
     before = U.copy()
-    constant_first(U, n_null)
+    nuisance_first(U, n_null, np.full((1, n), 1 / np.sqrt(n)))
     assert_array_equal(U[0], np.full(n, 1 / np.sqrt(n)))
     assert_allclose(U @ U.T, np.eye(n), rtol=0, atol=1e-12)
     assert_array_equal(U[n_null:], before[n_null:])
