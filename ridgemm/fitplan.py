@@ -263,7 +263,8 @@ def _output_bytes(problem: Problem) -> int:
     per_target = 4 * problem.n_alphas + 100
     indices = 16 * problem.n * (len(problem.folds) + 1)
     c = problem.n_confounds
-    confounds = 8 * c * (problem.t + problem.p + 3 * problem.n)
+    # slopes, as they are used and as they are kept
+    confounds = 8 * c * (2 * (problem.t + problem.p) + 3 * problem.n)
     return per_target * problem.t + 100 * problem.p + indices + confounds
 
 

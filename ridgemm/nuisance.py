@@ -24,6 +24,7 @@ _SHOWN = 1e-10
 # share of a column's variation below which what confounds leave of it is rounding
 _EXPLAINED = 1e-12
 _ROWS = 64
+_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,13 @@ def project_gram(S: np.ndarray, N: np.ndarray, train: np.ndarray, W: np.ndarray)
     train : (n_train,) int array
     W : (q, q) float64
     """
-    B = W @ (N[train].T @ S[train])
+    B = np.zeros((len(W), len(S)))
+    # by blocks: S may be as large as the memory limit allows, or lie in a file
+    for rows in spans(len(train), _BLOCK):
+        B += N[train[rows]].T @ S[train[rows]]
+    B = W @ B
     D = (B[:, train] @ N[train]) @ W
-    for rows in spans(len(S), 512):
+    for rows in spans(len(S), _BLOCK):
         S[rows] -= N[rows] @ B
         S[rows] -= (B[:, rows].T - N[rows] @ D) @ N.T
 

@@ -22,7 +22,8 @@ def problem(n=50, p=8, t=6, q=3, seed=0, size=3.0):
     shared = (C - C.mean(axis=0)) / np.maximum(C.std(axis=0), 1e-300)
     X = rng.standard_normal((n, p)) + size * shared @ rng.standard_normal((q, p))
     Y = X @ rng.standard_normal((p, t)) + size * shared @ rng.standard_normal((q, t))
-    return X, Y + 2 * rng.standard_normal((n, t)), C + 5 * C.std(axis=0)
+    Y += 2 * rng.standard_normal((n, t))
+    return X, Y / Y.std(), C + 5 * C.std(axis=0)
 
 
 def assert_right(model, X, Y, C):
