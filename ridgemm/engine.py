@@ -1,7 +1,6 @@
 """A fit from sources to outputs: folds, plan, factors, map, reduce."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from ridgemm.fitting import CandidateGroup, FitJob, Outputs, finish_tile, fit_ti
 from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
 from ridgemm.grams import above_mean
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
-from ridgemm.nuisance import Nuisance, make_nuisance, residual
+from ridgemm.nuisance import Nuisance, check_room, make_nuisance, residual
 from ridgemm.projections import Data, FoldView, make_views
 from ridgemm.routes import Problem, allowed_routes
 from ridgemm.sources import Source, largest_eigenvalue, scan
@@ -130,7 +129,14 @@ def plan_fit(
     fold_groups = _fold_groups(settings, n, groups)
     folds = [fold for group in fold_groups for fold in group.folds]
     nuisance = settings.nuisance(n) if nuisance is None else nuisance
-    _check_room(settings, nuisance, folds, n)
+    if nuisance.n_confounds:
+        if settings.standardize and not settings.fit_intercept:
+            raise InputError(
+                "confounds with standardize=True need fit_intercept=True, not False: features are "
+                "standardised about their means."
+            )
+        fewest = min((len(fold.train) for fold in folds), default=n)
+        check_room(nuisance, fewest, settings.kind == "loo")
     problem = Problem(
         n=n,
         p=X.shape[1],
@@ -154,33 +160,6 @@ def plan_fit(
         threads_per_worker(settings.n_workers),
     )
     return plan, fold_groups
-
-
-def _check_room(
-    settings: Settings, nuisance: Nuisance, folds: Sequence[Fold], n_samples: int
-) -> None:
-    """Refuse confounds that leave nothing of a training set, or fit one sample by itself."""
-    if not nuisance.n_confounds:
-        return
-    if settings.standardize and not settings.fit_intercept:
-        raise InputError(
-            "confounds with standardize=True need fit_intercept=True, not False: features are "
-            "standardised about their means."
-        )
-    fewest = min((len(fold.train) for fold in folds), default=n_samples)
-    if nuisance.n_confounds + 2 > fewest:
-        raise InputError(
-            f"confounds has rank {nuisance.n_confounds}, which leaves nothing of a training set of "
-            f"{fewest} samples; give fewer confounds or larger folds."
-        )
-    if settings.kind == "loo":
-        leverage = nuisance.leverage(np.arange(n_samples))
-        row = int(leverage.argmax())
-        if leverage[row] > 1 - 1e-6:
-            raise InputError(
-                f"confounds fit sample {row} by itself, so that cv='loo' cannot predict it; drop "
-                "the sample, the confound, or use cv=n folds."
-            )
 
 
 def _fold_groups(settings: Settings, n: int, groups: Any) -> list[FoldGroup]:

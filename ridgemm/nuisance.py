@@ -269,3 +269,24 @@ def as_confounds(given: Any, n_samples: int) -> np.ndarray | None:
             f"at row {bad[0][0]}, column {bad[0][1]}; remove or impute them."
         )
     return values
+
+
+def check_room(nuisance: Nuisance, fewest: int, leave_one_out: bool) -> None:
+    """Refuse confounds that leave nothing of `fewest` samples, or fit a left-out one by itself.
+
+    Raises
+    ------
+    InputError
+    """
+    if nuisance.n_confounds + 2 > fewest:
+        raise InputError(
+            f"confounds has rank {nuisance.n_confounds}, which leaves nothing of a training set of "
+            f"{fewest} samples; give fewer confounds or larger folds."
+        )
+    leverage = nuisance.leverage(np.arange(len(nuisance.N)))
+    row = int(leverage.argmax())
+    if leave_one_out and leverage[row] > 1 - 1e-6:
+        raise InputError(
+            f"confounds fit sample {row} by itself, so that cv='loo' cannot predict it; drop the "
+            "sample, the confound, or use cv=n folds."
+        )
