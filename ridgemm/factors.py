@@ -372,6 +372,8 @@ class FactorMaker:
         W = self.nuisance.x_weights(N.T @ N)
         row_effects = W @ (N.T @ inner)
         if self.centered:
+            # twice: what the first leaves of large means is their rounding, which is no feature
+            project_gram(inner, N, np.arange(m), W)
             project_gram(inner, N, np.arange(m), W)
         eigenvalues = lapack.eigh(inner, self.matrices)
         U = inner
