@@ -28,6 +28,7 @@ from ridgemm.kernels import (
     subtract_outer,
     weighted_squares,
 )
+from ridgemm.nuisance import Nuisance
 from ridgemm.projections import FoldView, TargetTile
 from ridgemm.scores import Moments, from_error, score, variation
 from ridgemm.shrinkage import shrinkage_basis, table_basis
@@ -86,27 +87,27 @@ def held_out(view: FoldView, alphas: np.ndarray, exact: bool = False) -> Candida
     return Candidates(view, basis, mix)
 
 
-def left_out(view: FoldView, alphas: np.ndarray, dual: bool, intercept: bool) -> Candidates:
+def left_out(view: FoldView, alphas: np.ndarray, dual: bool, nuisance: Nuisance) -> Candidates:
     """Candidates for LOO: the residual of the fit to all samples, and the leverages."""
     w = np.asarray(view.factors.eigenvalues)
     make = _complete_residuals if dual else _residuals
-    basis, mix, remaining, keep = make(view, w, alphas[:, None], intercept)
+    basis, mix, remaining, keep = make(view, w, alphas[:, None], nuisance.leverage(view.train))
     leverage = 1 / np.maximum(remaining, np.finfo(np.float32).tiny)
     left = view.factors.basis if dual else left_factor(view)
     return Candidates(view, basis, mix, left=left, leverage=leverage, keep=keep)
 
 
 def _residuals(
-    view: FoldView, w: np.ndarray, alpha: np.ndarray, intercept: bool
+    view: FoldView, w: np.ndarray, alpha: np.ndarray, unpenalised: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Basis, mix, 1 - h and keep of a tall fit: y less the prediction."""
     candidates = held_out(view, alpha[:, 0])
-    fitted = _squared_rows(left_factor(view), 1 / (w + alpha)) + intercept / len(view.train)
+    fitted = _squared_rows(left_factor(view), 1 / (w + alpha)) + unpenalised
     return candidates.basis, -candidates.mix, 1 - fitted, np.ones(len(alpha))
 
 
 def _complete_residuals(
-    view: FoldView, w: np.ndarray, alpha: np.ndarray, intercept: bool
+    view: FoldView, w: np.ndarray, alpha: np.ndarray, unpenalised: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The same of a dual fit, the basis U of which is complete.
 
@@ -117,29 +118,28 @@ def _complete_residuals(
     keep = (alpha[:, 0] > w.max()).astype(np.float64)
     table = np.where(keep[:, None] > 0, -w, alpha) / (w + alpha)
     weight = np.ones_like(w)
-    if intercept:
-        # the mean is fitted without shrinkage: no residual in the constant direction
-        weight[0] = table[:, 0] = 0
+    # the nuisance is fitted without shrinkage: no residual in its directions
+    rank = round(unpenalised.sum())
+    weight[:rank] = table[:, :rank] = 0
     basis, mix = table_basis(table, weight)
     remaining = _squared_rows(view.factors.basis, table)
-    remaining += keep[:, None] * (1 - intercept / len(w))
+    remaining += keep[:, None] * (1 - unpenalised)
     return basis, mix, remaining, keep
 
 
-def generalised(view: FoldView, alphas: np.ndarray, dual: bool, intercept: bool) -> Candidates:
+def generalised(view: FoldView, alphas: np.ndarray, dual: bool, nuisance: Nuisance) -> Candidates:
     """Candidates for GCV: sums over eigenvalues, no prediction at all."""
     w = np.asarray(view.factors.eigenvalues)
-    n = len(view.train)
+    n, rank = len(view.train), nuisance.rank(view.train)
     column = alphas[:, None]
     if dual:
         shrink = column / (w + column)
-        if intercept:
-            shrink[:, 0] = 0
+        shrink[:, :rank] = 0
         weights, trace = shrink**2, shrink.sum(axis=1)
     else:
         # Z = V.T X.T y = s * (U.T y), so 1 - (alpha / (w + alpha))**2 is divided by w
         weights = -(w + 2 * column) / (w + column) ** 2
-        trace = n - intercept - (w / (w + column)).sum(axis=1)
+        trace = n - rank - (w / (w + column)).sum(axis=1)
     trace = np.maximum(trace, np.finfo(np.float32).tiny)
     nothing = np.empty((0, 0), dtype=np.float32)
     return Candidates(
@@ -193,11 +193,9 @@ def score_statistics(
     Z = tile.project_products(view, view.in_train, strip, workspace, "Z")
     C = tile.project_products(view, view.in_test, strip, workspace, "test")
     n, y_sum, _ = tile.centered_moments(view, view.in_test, strip)
-    # about the test means: what they add to the moments is exact, and may be large
-    y_total = y_sum + n * tile.train_mean(view, strip)
-    subtract_outer(factors.test_sum / n, y_total, C)
+    _center_test(tile, view, strip, C)
     members = workspace.zeros("members", (len(candidates.basis), 3, width(strip)))
-    _cross_moments(Z, C, factors.test_sum, candidates.basis, members, workspace)
+    _cross_moments(Z, C, factors.test_sum[0], candidates.basis, members, workspace)
     sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
     for i in (0, 2):
         np.matmul(candidates.mix, members[:, i], out=sums[:, i])
@@ -209,6 +207,17 @@ def score_statistics(
     sums[:, 1] += sums[:, 0] ** 2 / n
     sums[:, 2] += sums[:, 0] * y_sum / n
     return _score(tile, view, strip, scoring, sums)
+
+
+def _center_test(tile: TargetTile, view: FoldView, strip: slice, C: np.ndarray) -> None:
+    """Make the test products ``P.T y`` those of y about its effects and P about its means."""
+    # about the test means: what they add to the moments is exact, and may be large
+    gram, products = tile.grams[view.in_test].sum(axis=0), view.factors.test_sum
+    mean = products[0] / gram[0, 0]
+    subtract_outer(mean, tile.sums[..., strip][view.in_test, 0].sum(axis=0), C)
+    effects = tile.train_effects(view, strip)
+    for j in range(1, len(effects)):
+        subtract_outer(products[j] - gram[0, j] * mean, effects[j], C)
 
 
 def _cross_moments(
@@ -240,12 +249,12 @@ def score_products(
     """(n_alphas, n_strip) scores of a fold from its held-out predictions."""
     view = candidates.view
     Z = tile.project_all(view, strip, workspace)
-    mean = tile.train_mean(view, strip)
+    effects = tile.train_effects(view, strip)
     sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
     lines = workspace.array("lines", (2, width(strip)))
     for rows in spans(len(view.test), ROW_STEP):
         F = _predictions(view.factors.heldout[rows], Z, candidates, workspace)
-        y = tile.gather(view.test[rows], mean, strip, workspace, "test")
+        y = tile.gather(view.test[rows], effects, strip, workspace, "test")
         product_moments(F, candidates.mix, y, lines, sums)
     return _score(tile, view, strip, scoring, sums)
 
@@ -255,14 +264,14 @@ def score_operators(
 ) -> np.ndarray:
     """(n_alphas, n_strip) scores of a fold from its held-out operators."""
     view = candidates.view
-    mean = tile.train_mean(view, strip)
+    effects = tile.train_effects(view, strip)
     size = width(strip)
-    y = tile.gather(view.train, mean, strip, workspace, "train")
+    y = tile.gather(view.train, effects, strip, workspace, "train")
     F = workspace.array("F", (len(candidates.operator), size))
     blas.gemm(candidates.operator, y, F)
     F = F.reshape(candidates.mix.shape[1], len(view.test), size)
     sums = workspace.zeros("moments", (len(candidates.mix), 3, size))
-    y = tile.gather(view.test, mean, strip, workspace, "test")
+    y = tile.gather(view.test, effects, strip, workspace, "test")
     product_moments(F, candidates.mix, y, workspace.array("lines", (2, size)), sums)
     return _score(tile, view, strip, scoring, sums)
 
@@ -273,13 +282,13 @@ def score_loo(
     """(n_alphas, n_strip) scores pooled over all left-out predictions."""
     view = candidates.view
     Z = tile.project_all(view, strip, workspace)
-    mean = tile.train_mean(view, strip)
+    effects = tile.train_effects(view, strip)
     left = candidates.left
     sums = workspace.zeros("moments", (len(candidates.mix), 4, width(strip)))
     lines = workspace.array("lines", (2, width(strip)))
     for rows in spans(len(left), ROW_STEP):
         F = _predictions(left[rows], Z, candidates, workspace)
-        y = tile.gather(view.train[rows], mean, strip, workspace, "test")
+        y = tile.gather(view.train[rows], effects, strip, workspace, "test")
         leverage = candidates.leverage[:, rows]
         loo_moments(F, candidates.mix, y, candidates.keep, leverage, lines, sums)
     if scoring == "correlation":
@@ -334,7 +343,7 @@ def _score(
     atoms = view.in_test if atoms is None else atoms
     n, y, y_square = tile.centered_moments(view, atoms, strip)
     scores = score(scoring, Moments(n, y, y_square, sums[:, 0], sums[:, 1], sums[:, 2]))
-    if scoring == "correlation" and tile.data.intercept:
+    if scoring == "correlation" and tile.data.nuisance.y_ones:
         # a target that is constant in training is predicted by rounding errors
         scores[:, tile.is_constant(view, strip)] = 0
     return scores

@@ -25,8 +25,8 @@ def eigenbasis(
     n : int
         Rows that it is the Gram of.
     mean : (p,) float64
-        Their mean: what centring took from G, ``n mean^2``, leaves the rounding of a sum of n
-        terms.
+        Their mean, or the root mean square of what else centring took: ``n mean^2`` leaves the
+        rounding of a sum of n terms.
     matrices : Matrices
 
     Returns
@@ -47,16 +47,21 @@ def nothing(p: int) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(1), np.zeros((1, p))
 
 
-def constant_first(U: np.ndarray, n_null: int) -> None:
-    """Turn the first `n_null` rows of U among themselves so that the first is constant."""
-    # centring puts the constant into the null space; a Householder reflection finds it there
-    inside = U[:n_null].sum(axis=1) / np.sqrt(len(U))
+def nuisance_first(U: np.ndarray, n_null: int, directions: np.ndarray) -> None:
+    """Turn the first `n_null` rows of U among themselves so that they begin with `directions`."""
+    # centring puts them into the null space; Householder reflections find them there
+    for i, direction in enumerate(directions):
+        _turn(U[i:n_null], direction)
+
+
+def _turn(U: np.ndarray, direction: np.ndarray) -> None:
+    inside = U @ direction
     inside[0] += np.copysign(np.linalg.norm(inside), inside[0])
     inside /= np.linalg.norm(inside)
-    along = inside @ U[:n_null]
-    for rows in spans(n_null, _STEP):
+    along = inside @ U
+    for rows in spans(len(U), _STEP):
         U[rows] -= 2 * np.multiply.outer(inside[rows], along)
-    U[0] = 1 / np.sqrt(len(U))
+    U[0] = direction
 
 
 def triangle(V: np.ndarray, P_gram: np.ndarray, matrices: Matrices) -> np.ndarray:

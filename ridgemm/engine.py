@@ -18,6 +18,7 @@ from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
 from ridgemm.grams import above_mean
 from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
+from ridgemm.nuisance import Nuisance, check_room, make_nuisance, residual
 from ridgemm.progress import progress
 from ridgemm.projections import Data, FoldView, make_views
 from ridgemm.routes import Problem, allowed_routes
@@ -62,6 +63,10 @@ class Settings:
         """Whether training means are removed from X."""
         return self.fit_intercept or self.standardize
 
+    def nuisance(self, n_samples: int, confounds: np.ndarray | None = None) -> Nuisance:
+        """What is removed from X and Y."""
+        return make_nuisance(n_samples, self.centered, self.fit_intercept, confounds)
+
     @property
     def kind(self) -> str:
         """ "loo", "gcv" or "folds"; "fixed" where alpha is given."""
@@ -89,6 +94,8 @@ class Fitted:
     x_offset : (n_features,) float32
     y_offset : (n_targets,) float64
     scale : (n_features,) float64 or None
+    X, Y : Source
+        With confounds, about their fit by them.
     factors_computed : int
     took : dict of str to float
         Seconds of every stage.
@@ -101,11 +108,15 @@ class Fitted:
     x_offset: np.ndarray
     y_offset: np.ndarray
     scale: np.ndarray | None
+    X: Source
+    Y: Source
     factors_computed: int
     took: dict[str, float]
 
 
-def plan_fit(settings: Settings, X: Source, Y: Source, groups: Any) -> tuple[Plan, list[FoldGroup]]:
+def plan_fit(
+    settings: Settings, X: Source, Y: Source, groups: Any, nuisance: Nuisance | None = None
+) -> tuple[Plan, list[FoldGroup]]:
     """Check folds against the data and choose the route and the tiles. Reads a sample of X."""
     n = X.shape[0]
     if Y.shape[0] != n:
@@ -119,6 +130,15 @@ def plan_fit(settings: Settings, X: Source, Y: Source, groups: Any) -> tuple[Pla
         )
     fold_groups = _fold_groups(settings, n, groups)
     folds = [fold for group in fold_groups for fold in group.folds]
+    nuisance = settings.nuisance(n) if nuisance is None else nuisance
+    if nuisance.n_confounds:
+        if settings.standardize and not settings.fit_intercept:
+            raise InputError(
+                "confounds with standardize=True need fit_intercept=True, not False: features are "
+                "standardised about their means."
+            )
+        fewest = min((len(fold.train) for fold in folds), default=n)
+        check_room(nuisance, fewest, settings.kind == "loo")
     problem = Problem(
         n=n,
         p=X.shape[1],
@@ -132,6 +152,7 @@ def plan_fit(settings: Settings, X: Source, Y: Source, groups: Any) -> tuple[Pla
         scoring=settings.scoring,
         standardize=settings.standardize,
         smallest_alpha=settings.smallest_alpha / largest_eigenvalue(X, settings.standardize),
+        n_confounds=nuisance.n_confounds,
     )
     plan = make_plan(
         problem,
@@ -166,6 +187,7 @@ def run_fit(
     Y: Source,
     cache: Path | None,
     scratch: Path,
+    nuisance: Nuisance | None = None,
 ) -> Fitted:
     """Run a planned fit.
 
@@ -179,10 +201,16 @@ def run_fit(
         Folder of published factors; None keeps them in `scratch`.
     scratch : Path
         Folder for temporary files; coefficients in a file stay there.
+    nuisance : Nuisance, optional
+        By default the intercept, as the settings say.
     """
+    nuisance = settings.nuisance(X.shape[0]) if nuisance is None else nuisance
     log.info("route %s, tiles of %d targets", plan.route.name, plan.tile)
     clock = Clock()
-    maker, y_shift = _open(settings, plan, X, Y, cache, scratch)
+    maker, y_shift, whole = _open(settings, plan, X, Y, cache, scratch, nuisance)
+    shown = all(nuisance.shown_by(fold.train) for group in fold_groups for fold in group.folds)
+    if shown:
+        maker.X, Y = whole
     clock.lap("scan")
     _check_disk(plan, scratch, maker.store.folder)
     candidate_groups, full = _candidates(settings, plan, fold_groups, maker)
@@ -190,7 +218,7 @@ def run_fit(
     clock.lap("factors")
     x_offset, drift, scale = _offsets(settings, plan, maker.shift, full.factors)
     job = FitJob(
-        data=Data(X, Y, maker.shift, y_shift, settings.fit_intercept, plan.row_step),
+        data=Data(maker.X, Y, maker.shift, y_shift, nuisance, plan.row_step),
         grid=TileGrid(Y.shape[1], plan.tile, plan.strip),
         groups=candidate_groups,
         full=full,
@@ -230,33 +258,51 @@ def run_fit(
         x_offset=x_offset,
         y_offset=job.outputs.offset + y_shift,
         scale=scale,
+        X=whole[0],
+        Y=whole[1],
         factors_computed=maker.store.computed,
         took=clock.laps,
     )
 
 
 def _open(
-    settings: Settings, plan: Plan, X: Source, Y: Source, cache: Path | None, scratch: Path
-) -> tuple[FactorMaker, np.ndarray]:
-    """Read both sources once: refuse what cannot be used, fix the shifts, name the factors."""
+    settings: Settings,
+    plan: Plan,
+    X: Source,
+    Y: Source,
+    cache: Path | None,
+    scratch: Path,
+    nuisance: Nuisance,
+) -> tuple[FactorMaker, np.ndarray, tuple[Source, Source]]:
+    """Read both sources once: refuse what cannot be used, fix the shifts, name the factors.
+
+    Returns the factor maker, the shift of Y, and both sources about their fit by the confounds.
+    """
     with Crew(threads_per_worker(1)) as crew:
         x_scan, y_scan = scan(X, crew.team), scan(Y, crew.team)
         name = fingerprint(X, crew.team) if cache else "scratch"
+        x_shift, y_shift = np.zeros(X.shape[1], np.float32), np.zeros(Y.shape[1], np.float32)
+        if settings.centered:
+            x_shift = x_scan.shift()
+        if settings.fit_intercept:
+            y_shift = y_scan.shift()
+        whole = (
+            residual(X, x_shift, nuisance, crew.team),
+            residual(Y, y_shift, nuisance, crew.team),
+        )
     maker = FactorMaker(
         X,
-        x_scan.shift() if settings.centered else np.zeros(X.shape[1], np.float32),
+        x_shift,
         Store(cache or scratch, durable=cache is not None),
         name,
-        settings.centered,
+        nuisance,
         settings.standardize,
         plan.block,
         scratch,
         plan.factors_at_once,
         plan.factors_in_files,
     )
-    if settings.fit_intercept:
-        return maker, y_scan.shift()
-    return maker, np.zeros(Y.shape[1], np.float32)
+    return maker, y_shift, whole
 
 
 def _trace_scores(job: FitJob, matrices: Matrices) -> np.ndarray:
@@ -311,7 +357,7 @@ def _candidates(
         return (CandidateGroup(groups[-1].atoms, ()),), full
     if settings.kind != "folds":
         make = left_out if loo else generalised
-        only = make(full, settings.alphas, family == "dual", settings.fit_intercept)
+        only = make(full, settings.alphas, family == "dual", maker.nuisance)
         return (CandidateGroup(groups[-1].atoms, (only,)),), full
     candidates = iter([held_out(view, settings.alphas) for view in views])
     return (

@@ -73,6 +73,8 @@ class RidgeCV(RidgeModel):
         Seconds of the stages scan, factors and targets.
     n_constant_targets_ : int
     n_features_in_ : int
+    confound_offset_, confound_coef_ : ndarray of shape (n_confounds,), (n_targets, n_confounds)
+        Of a fit with confounds: their means, and their coefficients in a fit of Y by them alone.
     feature_names_in_ : ndarray of shape (n_features,)
         Where X was a DataFrame with names.
 
@@ -127,7 +129,7 @@ class RidgeCV(RidgeModel):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: Any, Y: Any, groups: Any = None) -> "RidgeCV":
+    def fit(self, X: Any, Y: Any, groups: Any = None, *, confounds: Any = None) -> "RidgeCV":
         """Choose alphas by cross-validation and fit all samples with them.
 
         Parameters
@@ -137,6 +139,10 @@ class RidgeCV(RidgeModel):
         Y : the same, (n_samples, n_targets) or (n_samples,)
         groups : array-like of shape (n_samples,), optional
             Run, session or family of each sample; whole groups are held out.
+        confounds : array-like of shape (n_samples, n_confounds), optional
+            Fitted to X and Y without a penalty and removed from both, inside each training fold;
+            test rows are rid of them by the coefficients of the training fold. Scores are of what
+            is left. ``coef_`` acts on X; see `predict` for their part in a prediction.
 
         Returns
         -------
@@ -151,7 +157,7 @@ class RidgeCV(RidgeModel):
         StorageError
             A folder cannot be written, or the disk is too full.
         """
-        return self._fit(X, Y, groups)
+        return self._fit(X, Y, groups, confounds)
 
     def checked_settings(self) -> Settings:
         """The parameters, checked; what needs no data is refused here."""
@@ -251,12 +257,12 @@ class Ridge(RidgeModel):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: Any, Y: Any) -> "Ridge":
+    def fit(self, X: Any, Y: Any, *, confounds: Any = None) -> "Ridge":
         """Fit all samples.
 
         Parameters
         ----------
-        X, Y : as in `RidgeCV.fit`
+        X, Y, confounds : as in `RidgeCV.fit`
 
         Returns
         -------
@@ -267,7 +273,7 @@ class Ridge(RidgeModel):
         InputError, MemoryLimitError, StorageError
             As `RidgeCV.fit`.
         """
-        return self._fit(X, Y)
+        return self._fit(X, Y, None, confounds)
 
     def checked_settings(self) -> Settings:
         """The parameters, checked; what needs no data is refused here."""

@@ -27,11 +27,12 @@ from typing import Any
 import numpy as np
 
 from ridgemm import blas, lapack
-from ridgemm.eigen import EPS, constant_first, eigenbasis, nothing, triangle
+from ridgemm.eigen import EPS, eigenbasis, nothing, nuisance_first, triangle
 from ridgemm.folds import Fold
 from ridgemm.grams import AtomStatistics, DualGram, dual_grams, usable_scale
 from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import one_blas_thread
+from ridgemm.nuisance import Nuisance, project_gram
 from ridgemm.sources import Source
 from ridgemm.store import Store, create_array, key, save_array
 from ridgemm.threads import Team
@@ -39,7 +40,7 @@ from ridgemm.tiles import row_pieces, spans, width
 
 log = logging.getLogger("ridgemm")
 
-FORMAT = 6
+FORMAT = 7
 # order up to which square matrices are small: folds side by side, BLAS on one thread
 CONCURRENT = 2048
 _STEP = 512
@@ -58,14 +59,14 @@ class Factors:
     mean, scale : (n_features,) float64, optional
         Of the training features, as shifted; 0 and 1 where unused. A dual fold has them only
         where they cost no second reading.
-    center : (k,) float64
-        ``V.T mean``; what centring takes from a projected feature row. Zero for dual.
+    center : (q, k) float64
+        ``effects V``; times N, what centring takes from projected feature rows. Zero for dual.
     heldout : (n_test, k) float32, optional
         P.
     quadratic : (k, k) float32, optional
         Upper triangular L with ``L.T L = P.T P``.
-    test_sum : (k,) float64, optional
-        Column sums of P.
+    test_sum : (q, k) float64, optional
+        ``N.T P`` of the test rows: column sums of P, and with the confounds.
     rotated : (n_train, k) float32, optional
         ``Xtilde V``, so that ``Z = rotated.T y`` at full precision.
     drift : (n_train,) float64, optional
@@ -117,8 +118,10 @@ class FactorMaker:
     store : Store
     fingerprint : str
         Of X; part of every key.
-    centered, standardize : bool
-        Remove training means; divide by training standard deviations.
+    nuisance : Nuisance
+        What is removed from X, fold by fold.
+    standardize : bool
+        Divide by training standard deviations.
     block : int
         Rows (primal) or columns (dual) of X that are read at once.
     scratch : Path
@@ -135,7 +138,7 @@ class FactorMaker:
         shift: np.ndarray,
         store: Store,
         fingerprint: str,
-        centered: bool,
+        nuisance: Nuisance,
         standardize: bool,
         block: int,
         scratch: Path,
@@ -145,9 +148,12 @@ class FactorMaker:
         self.at_once = at_once
         self.matrices = Matrices(scratch if in_files else None)
         self.X, self.shift, self.store = X, shift, store
-        self.centered, self.standardize = centered, standardize
+        self.nuisance, self.standardize = nuisance, standardize
+        self.centered = nuisance.x_ones or nuisance.n_confounds > 0
         self.block, self.scratch = block, scratch
-        self._identity = [FORMAT, fingerprint, centered, standardize]
+        self._identity = [FORMAT, fingerprint, nuisance.x_ones, standardize]
+        if nuisance.n_confounds:
+            self._identity += [key(nuisance.N)]
         self._statistics: dict[int, AtomStatistics] = {}
         self._lock = threading.Lock()
 
@@ -196,22 +202,26 @@ class FactorMaker:
 
         def build(folder: Path) -> None:
             statistics = self._statistics_of(request.atoms)
-            G, mean, scale = self._training_gram(statistics, request.in_train)
+            G, effects, scale, removed = self._training_gram(statistics, request.in_train)
             n_train = len(request.fold.train)
-            eigenvalues, V = eigenbasis(G, n_train, mean / scale, self.matrices)
+            eigenvalues, V = eigenbasis(G, n_train, removed / scale, self.matrices)
             V /= scale
-            _save(folder, eigenvalues=eigenvalues, mean=mean, scale=scale, center=V @ mean)
+            _save_vectors(folder, eigenvalues, effects, scale, V)
             _save_matrix(folder / "basis.npy", V.T)
             if not len(request.fold.test):
                 return
             if request.quadratic:
-                n_test, total = statistics.totals(request.in_test)
-                _save(folder, test_sum=V @ (total - n_test * mean))
-                P_gram = self.matrices.empty((len(total), len(total)))
-                statistics.centered(request.in_test, total / n_test, P_gram)
+                gram, total = statistics.totals(request.in_test)
+                total -= gram @ effects
+                _save(folder, test_sum=total @ V.T)
+                P_gram = self.matrices.empty((len(scale), len(scale)))
+                # about the means of the test rows
+                about = effects.copy()
+                about[0] += total[0] / gram[0, 0]
+                statistics.centered(request.in_test, about, P_gram)
                 _save_matrix(folder / "quadratic.npy", triangle(V, P_gram, self.matrices))
             else:
-                self._rotate(request.fold.test, V.T, mean, folder / "heldout.npy")
+                self._rotate(request.fold.test, V.T, effects, folder / "heldout.npy")
 
         return self._fetch(_primal_kind(request), request.fold, build)
 
@@ -222,29 +232,30 @@ class FactorMaker:
                 self._statistics.clear()
                 path = self.scratch / "atoms.npy"
                 self._statistics[id(atoms)] = AtomStatistics(
-                    self.X, self.shift, atoms, self.block, path
+                    self.X, self.shift, atoms, self.block, path, self.nuisance
                 )
             return self._statistics[id(atoms)]
 
     def _training_gram(
         self, statistics: AtomStatistics, in_train: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        n, total = statistics.totals(in_train)
-        mean = total / n if self.centered else np.zeros_like(total)
-        G = self.matrices.empty((len(mean), len(mean)))
-        statistics.centered(in_train, mean, G)
-        scale = np.ones_like(mean)
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        gram, total = statistics.totals(in_train)
+        effects = self.nuisance.x_weights(gram) @ total
+        removed = _root_mean_square(effects, gram)
+        G = self.matrices.empty((len(removed), len(removed)))
+        statistics.centered(in_train, effects, G)
+        scale = np.ones_like(removed)
         if self.standardize:
-            scale = usable_scale(np.sqrt(np.maximum(np.diag(G), 0) / n), mean)
+            scale = usable_scale(np.sqrt(np.maximum(np.diag(G), 0) / gram[0, 0]), removed)
             G /= scale
             G /= scale[:, None]
-        return G, mean, scale
+        return G, effects, scale, removed
 
-    def _rotate(self, rows: np.ndarray, V: np.ndarray, mean: np.ndarray, path: Path) -> None:
-        """Write ``(X[rows] - mean) V`` to `path`, in float64 products of row blocks."""
+    def _rotate(self, rows: np.ndarray, V: np.ndarray, effects: np.ndarray, path: Path) -> None:
+        """Write ``(X[rows] - N[rows] effects) V``, in float64 products of row blocks."""
         out = create_array(path, (len(rows), V.shape[1]), np.float32)
         for piece, values in self._row_blocks(rows):
-            values -= mean
+            values -= self.nuisance.N[rows[piece]] @ effects
             out[piece] = values @ V
         out.flush()
 
@@ -270,34 +281,34 @@ class FactorMaker:
         """
 
         def build(folder: Path) -> None:
-            mean, scale = self._row_moments(fold.train)
-            R = self._triangle(fold.train, mean, scale)
+            effects, scale, removed = self._row_moments(fold.train)
+            R = self._triangle(fold.train, effects, scale)
             singular, Vt = lapack.svd(R, self.matrices)
-            cancelled = np.sqrt(len(fold.train)) * np.max(np.abs(mean / scale))
+            cancelled = np.sqrt(len(fold.train)) * np.max(removed / scale)
             kept = singular > EPS * max(R.shape) * max(singular[0], cancelled)
             # the largest come first
             eigenvalues, V = singular[kept] ** 2, Vt[: kept.sum()]
             if not kept.any():
                 eigenvalues, V = nothing(R.shape[1])
             V /= scale
-            _save(folder, eigenvalues=eigenvalues, mean=mean, scale=scale, center=V @ mean)
+            _save_vectors(folder, eigenvalues, effects, scale, V)
             _save_matrix(folder / "basis.npy", V.T)
             V = V.T
-            self._rotate(fold.train, V, mean, folder / "rotated.npy")
+            self._rotate(fold.train, V, effects, folder / "rotated.npy")
             if len(fold.test):
-                self._rotate(fold.test, V, mean, folder / "heldout.npy")
+                self._rotate(fold.test, V, effects, folder / "heldout.npy")
 
         return self._fetch("svd", fold, build)
 
-    def _triangle(self, rows: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def _triangle(self, rows: np.ndarray, effects: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """R of the standardised rows, or the rows themselves where they are fewer than columns."""
-        p, filled = self.X.shape[1], 0
+        N, p, filled = self.nuisance.N[rows], self.X.shape[1], 0
         stack = self.matrices.empty((lapack.stack_rows(len(rows), p, self.block), p))
-        for _, values in self._row_blocks(rows):
+        for piece, values in self._row_blocks(rows):
             if filled + len(values) > len(stack):
                 lapack.triangle_of(stack[:filled])
                 filled = p
-            values -= mean
+            values -= N[piece] @ effects
             values /= scale
             stack[filled : filled + len(values)] = values
             filled += len(values)
@@ -305,18 +316,20 @@ class FactorMaker:
             lapack.triangle_of(stack[:filled])
         return stack[: min(filled, p)]
 
-    def _row_moments(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        p = self.X.shape[1]
-        mean, scale = np.zeros(p), np.ones(p)
+    def _row_moments(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        N, gram = self.nuisance.N[rows], self.nuisance.gram(rows)
+        effects, scale = np.zeros((len(gram), self.X.shape[1])), np.ones(self.X.shape[1])
         if self.centered:
-            mean = sum(values.sum(axis=0) for _, values in self._row_blocks(rows)) / len(rows)
+            total = sum(N[piece].T @ values for piece, values in self._row_blocks(rows))
+            effects = self.nuisance.x_weights(gram) @ total
+        removed = _root_mean_square(effects, gram)
         if self.standardize:
-            squares = np.zeros(p)
-            for _, values in self._row_blocks(rows):
-                values -= mean
+            squares = np.zeros_like(scale)
+            for piece, values in self._row_blocks(rows):
+                values -= N[piece] @ effects
                 squares += np.einsum("ij,ij->j", values, values)
-            scale = usable_scale(np.sqrt(squares / len(rows)), mean)
-        return mean, scale
+            scale = usable_scale(np.sqrt(squares / len(rows)), removed)
+        return effects, scale, removed
 
     # -- dual: eigh of the n x n Gram --------------------------------------------------------
 
@@ -368,24 +381,29 @@ class FactorMaker:
         for rows in spans(m, _STEP):
             inner[rows] = gram.K[train[rows]][:, train]
         largest = inner.diagonal().max() if self.centered else 0.0
-        row_mean = inner.mean(axis=0) if self.centered else np.zeros(m)
-        inner -= row_mean
-        inner -= row_mean[:, None] - row_mean.mean()
+        N = self.nuisance.N[train]
+        W = self.nuisance.x_weights(N.T @ N)
+        row_effects = W @ (N.T @ inner)
+        if self.centered:
+            # twice: what the first leaves of large means is their rounding, which is no feature
+            project_gram(inner, N, np.arange(m), W)
+            project_gram(inner, N, np.arange(m), W)
         eigenvalues = lapack.eigh(inner, self.matrices)
         U = inner
         # the null space stays, at exactly 0: LOO and GCV need all of it; what centring cancelled
         # leaves its rounding
         null = eigenvalues <= EPS * m * max(eigenvalues[-1], largest)
         if self.centered:
-            null[0] = True
-            constant_first(U, int(null.sum()))
+            directions = self.nuisance.directions(train)
+            null[: len(directions)] = True
+            nuisance_first(U, int(null.sum()), directions)
         eigenvalues[null] = 0
-        _save(folder, eigenvalues=eigenvalues, center=np.zeros(m))
+        _save(folder, eigenvalues=eigenvalues, center=np.zeros((1, m)))
         _save_matrix(folder / "basis.npy", U.T)
         if self.standardize or m == len(gram.K):
-            mean = gram.mean if self.centered else np.zeros_like(gram.mean)
+            mean = gram.mean if self.nuisance.x_ones else np.zeros_like(gram.mean)
             _save(folder, mean=mean, scale=gram.scale)
-        if self.centered and m == len(gram.K):
+        if self.nuisance.x_ones and m == len(gram.K):
             _save(folder, drift=gram.drift)
         if not len(fold.test):
             return
@@ -394,8 +412,8 @@ class FactorMaker:
         for rows in spans(len(fold.test), _STEP):
             outer = gram.K[fold.test[rows]][:, train]
             if self.centered:
-                outer -= row_mean
-                outer -= outer.mean(axis=1, keepdims=True)
+                outer -= self.nuisance.N[fold.test[rows]] @ row_effects
+                outer -= ((outer @ N) @ W) @ N.T
             P[rows] = outer @ U.T
         P.flush()
 
@@ -412,12 +430,26 @@ class FactorMaker:
         return [DualGram(**self.store.fetch(name, build, counted=False))]
 
     def _grams(self, sets: Sequence[np.ndarray | None]) -> list[DualGram]:
-        return dual_grams(self.X, self.shift, sets, self.block, self.scratch)
+        return dual_grams(self.X, self.shift, sets, self.block, self.scratch, self.nuisance)
 
 
 def _save(folder: Path, **vectors: np.ndarray) -> None:
     for name, vector in vectors.items():
         save_array(folder / f"{name}.npy", vector)
+
+
+def _save_vectors(
+    folder: Path, eigenvalues: np.ndarray, effects: np.ndarray, scale: np.ndarray, V: np.ndarray
+) -> None:
+    """What a primal or svd entry holds of its features; V (k, n_features) is scaled."""
+    center = effects @ V.T
+    _save(folder, eigenvalues=eigenvalues, mean=effects[0], scale=scale, center=center)
+
+
+def _root_mean_square(effects: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    """Of what N times `effects` takes from each feature; of means alone, their magnitude."""
+    squares = np.einsum("ij,ij->j", effects, gram @ effects)
+    return np.sqrt(np.maximum(squares, 0) / gram[0, 0])
 
 
 def _save_matrix(path: Path, matrix: np.ndarray) -> None:

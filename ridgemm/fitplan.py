@@ -321,7 +321,10 @@ def _prediction_bytes(plan: Plan) -> int:
 def _output_bytes(problem: Problem) -> int:
     per_target = 4 * problem.n_alphas + 100
     indices = 16 * problem.n * (len(problem.folds) + 1)
-    return per_target * problem.t + 100 * problem.p + indices
+    c = problem.n_confounds
+    # slopes, as they are used and as they are kept
+    confounds = 8 * c * (2 * (problem.t + problem.p) + 3 * problem.n)
+    return per_target * problem.t + 100 * problem.p + indices + confounds
 
 
 def factor_bytes(family: str, n: int, p: int, block: int, in_files: bool = False) -> int:
@@ -372,7 +375,12 @@ def _task_bytes(plan: Plan) -> int:
         strip += (1 + r) * rows
     if family != "primal":
         strip += n
-    return shared + plan.n_threads * 4 * strip * plan.strip
+    confounds = 0
+    if c := problem.n_confounds:
+        # their products with the tile; pieces of 64 rows while reading, blocks in float64
+        confounds = 8 * c * problem.n_atoms * b
+        confounds += plan.n_threads * 8 * (64 * max(b, p) + (plan.row_step + n + c) * plan.strip)
+    return shared + confounds + plan.n_threads * 4 * strip * plan.strip
 
 
 def _trace_bytes(plan: Plan) -> int:

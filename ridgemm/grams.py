@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ridgemm import blas
+from ridgemm.nuisance import Nuisance
 from ridgemm.sources import Source
 from ridgemm.store import create_array
 from ridgemm.tiles import row_pieces, spans, width
@@ -18,7 +19,7 @@ from ridgemm.workspace import Workspace
 
 
 class AtomStatistics:
-    """Counts, sums and Grams of the atoms of a fold group, from one reading of X.
+    """Grams of the nuisance N, ``N.T X`` and Grams of the atoms of a group, from one reading.
 
     The Grams (n_atoms, p, p) lie in a file: the sum over a training set is made in RAM, once
     for each fold.
@@ -31,10 +32,11 @@ class AtomStatistics:
         atoms: Sequence[np.ndarray],
         block: int,
         path: Path,
+        nuisance: Nuisance,
     ):
         p = X.shape[1]
-        self.counts = np.array([len(atom) for atom in atoms])
-        self.sums = np.zeros((len(atoms), p))
+        self.nuisance_grams = np.stack([nuisance.gram(atom) for atom in atoms])
+        self.sums = np.zeros((len(atoms), nuisance.N.shape[1], p))
         file = create_array(path, (len(atoms) + 1, p, p), np.float64)
         self.grams, self.whole = file[:-1], file[-1]
         workspace = np.empty((block, p))
@@ -43,18 +45,19 @@ class AtomStatistics:
                 size = width(rows) if isinstance(rows, slice) else len(rows)
                 values = workspace[:size]
                 X.read(rows, slice(0, p), shift, values)
-                self.sums[a] += values.sum(axis=0)
+                self.sums[a, 0] += values.sum(axis=0)
+                self.sums[a, 1:] += nuisance.confounds[rows].T @ values
                 blas.syrk(values, self.grams[a], accumulate=True)
             blas.symmetrise(self.grams[a])
             self.whole += self.grams[a]
 
-    def totals(self, atoms: np.ndarray) -> tuple[int, np.ndarray]:
-        """Number of samples and column sums over a set of atoms."""
-        return int(self.counts[atoms].sum()), self.sums[atoms].sum(axis=0)
+    def totals(self, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``N.T N`` and ``N.T X`` over a set of atoms."""
+        return self.nuisance_grams[atoms].sum(axis=0), self.sums[atoms].sum(axis=0)
 
-    def centered(self, atoms: np.ndarray, mean: np.ndarray, out: np.ndarray) -> None:
-        """Gram of a set of atoms about `mean`, into `out` (p, p) float64."""
-        n, total = self.totals(atoms)
+    def centered(self, atoms: np.ndarray, effects: np.ndarray, out: np.ndarray) -> None:
+        """Gram of a set of atoms about N times `effects`, into `out` (p, p) float64."""
+        gram, total = self.totals(atoms)
         chosen, others = np.flatnonzero(atoms), np.flatnonzero(~atoms)
         # by what is in the set or, if that is less, by what is not
         if len(others) + 1 < len(chosen):
@@ -65,12 +68,13 @@ class AtomStatistics:
             out[...] = self.grams[chosen[0]]
             for a in chosen[1:]:
                 out += self.grams[a]
-        if not mean.any():
+        if not effects.any():
             return
-        # sum (x - m)(x - m)' = G - (s - n m) m' - m s'
+        # sum (x - E'n)(x - E'n)' = G - (S - A E)' E - E' S, with S = N'X and A = N'N
+        rest = total - gram @ effects
         for rows in spans(len(out), 512):
-            out[rows] -= np.multiply.outer((total - n * mean)[rows], mean)
-            out[rows] -= np.multiply.outer(mean[rows], total)
+            out[rows] -= rest[:, rows].T @ effects
+            out[rows] -= effects[:, rows].T @ total
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def dual_grams(
     sets: Sequence[np.ndarray | None],
     block: int,
     scratch: Path,
+    nuisance: Nuisance,
 ) -> list[DualGram]:
     """``X X.T`` over column tiles, one for each training set that standardises it.
 
@@ -126,7 +131,7 @@ def dual_grams(
                 mean[columns], scale[columns] = values.mean(axis=0), 1
             else:
                 tile = workspace.array("scaled", values.shape, np.float64)
-                mean[columns], scale[columns] = _standardise(values, train, tile)
+                mean[columns], scale[columns] = _standardise(values, train, tile, nuisance)
             blas.syrk(tile.T, K, accumulate=True)
             drift += tile @ (above_mean(x_shift, mean[columns]) / scale[columns])
     for K in grams:
@@ -135,14 +140,17 @@ def dual_grams(
 
 
 def _standardise(
-    values: np.ndarray, train: np.ndarray, out: np.ndarray
+    values: np.ndarray, train: np.ndarray, out: np.ndarray, nuisance: Nuisance
 ) -> tuple[np.ndarray, np.ndarray]:
     """Means and scales over the rows `train`; `out` is what they make of `values`."""
-    total, squares = np.zeros((2, values.shape[1]))
+    N, squares = nuisance.N, np.zeros(values.shape[1])
+    total = np.zeros((N.shape[1], values.shape[1]))
     for rows in spans(len(train), 512):
-        total += values[train[rows]].sum(axis=0)
-    mean = total / len(train)
-    np.subtract(values, mean, out=out)
+        total += N[train[rows]].T @ values[train[rows]]
+    effects = nuisance.x_weights(nuisance.gram(train)) @ total
+    mean = effects[0]
+    np.matmul(N, effects, out=out)
+    np.subtract(values, out, out=out)
     for rows in spans(len(train), 512):
         piece = out[train[rows]]
         squares += np.einsum("ij,ij->j", piece, piece)

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ridgemm.engine import Fitted, Settings, plan_fit, run_fit
 from ridgemm.errors import InputError, StorageError, as_path, one_line
 from ridgemm.fitplan import parse_memory
+from ridgemm.nuisance import Nuisance, about, as_confounds
 from ridgemm.persistence import load_model, save_model
 from ridgemm.prediction import (
     LinearModel,
@@ -55,22 +56,27 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def _fit(self, X: Any, Y: Any, groups: Any = None):
+    def _fit(self, X: Any, Y: Any, groups: Any, confounds: Any):
         settings = self.checked_settings()
         source, (targets, single) = as_source(X, "X"), as_targets(Y)
         self._check_names(X, reset=True)
         cache = None if self.cache_dir is None else as_path(self.cache_dir, "cache_dir")
         if cache is not None:
             check_folder(cache, "cache_dir")
-        plan, fold_groups = plan_fit(settings, source, targets, groups)
+        columns = as_confounds(confounds, source.shape[0])
+        nuisance = settings.nuisance(source.shape[0], columns)
+        plan, fold_groups = plan_fit(settings, source, targets, groups, nuisance)
         with logging_to_stderr(self.verbose), _scratch_folder(cache, plan.coef_in_file) as scratch:
-            fitted = run_fit(settings, plan, fold_groups, source, targets, cache, scratch)
+            fitted = run_fit(settings, plan, fold_groups, source, targets, cache, scratch, nuisance)
         if plan.coef_in_file:
             self._own_folder(scratch)
         self.plan_, self.route_ = plan, plan.route.name
         self.n_features_in_ = source.shape[1]
         self._single = single
-        self._adopt(fitted, source if plan.route.family == "dual" else None)
+        self._adopt(fitted, fitted.X if plan.route.family == "dual" else None)
+        self._removed = None
+        if columns is not None:
+            self._removed = _removed(nuisance, fitted)
         return self
 
     def _adopt(self, fitted: Fitted, train: Source | None) -> None:
@@ -86,13 +92,34 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         )
         self._primal = None
 
-    def predict(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
+    @property
+    def confound_offset_(self) -> np.ndarray:
+        """(n_confounds,) float64: where confounds have no effect, their means over the fit."""
+        return self._of_confounds()["offset"]
+
+    @property
+    def confound_coef_(self) -> np.ndarray:
+        """(n_targets, n_confounds) float64: fit of Y by the confounds, before X takes part."""
+        return self._rows_of(self._of_confounds()["y"].T)
+
+    def _of_confounds(self) -> dict[str, np.ndarray]:
+        check_is_fitted(self, "alpha_")
+        if self._removed is None:
+            raise AttributeError("the model was fitted without confounds")
+        return self._removed
+
+    def predict(
+        self, X: Any, out: np.ndarray | None = None, *, confounds: Any = None
+    ) -> np.ndarray:
         """Predictions of all targets.
 
         Parameters
         ----------
         X : as in `fit`, (n_new, n_features)
         out : (n_new, n_targets) float32 array or memmap, optional
+        confounds : (n_new, n_confounds) array-like, optional
+            Of a model that was fitted with confounds. Without them the prediction is that at
+            their means (at 0 without an intercept).
 
         Returns
         -------
@@ -104,15 +131,25 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         InputError, MemoryLimitError
         """
         X, limit = self._check_new(X), parse_memory(self.memory_limit)
+        effects = None
+        if confounds is not None:
+            C = self._new_confounds(confounds, X.shape[0])
+            X, effects = about(X, C, self._removed["x"]), (C, self._removed["y"])
         if not self._single:
-            return predict(self._linear, X, out, limit)
+            return predict(self._linear, X, out, limit, effects)
         if out is not None:
             check_out(out, (X.shape[0],))
-        column = predict(self._linear, X, None if out is None else out[:, None], limit)
+        column = predict(self._linear, X, None if out is None else out[:, None], limit, effects)
         return column[:, 0] if out is None else out
 
     def score(
-        self, X: Any, y: Any, out: np.ndarray | None = None, *, multioutput: str | None = None
+        self,
+        X: Any,
+        y: Any,
+        out: np.ndarray | None = None,
+        *,
+        multioutput: str | None = None,
+        confounds: Any = None,
     ) -> np.ndarray | float:
         """Score on new data: of every target, or of a 1-D y as one number.
 
@@ -126,6 +163,9 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         multioutput : {"raw_values", "uniform_average"}, optional
             Score every target, or average them, as a tool that wants one number needs it. None
             averages a 1-D y alone.
+        confounds : (n_new, n_confounds) array-like, optional
+            Of a model that was fitted with confounds: score, as cross-validation does, what their
+            effects leave of y by what they leave of X.
 
         Returns
         -------
@@ -145,6 +185,9 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         expected = (X.shape[0], self._linear.n_targets)
         if Y.shape != expected:
             raise InputError(f"Y has shape {Y.shape}, but X and the model ask for {expected}.")
+        if confounds is not None:
+            C = self._new_confounds(confounds, X.shape[0])
+            X, Y = about(X, C, self._removed["x"]), about(Y, C, self._removed["y"])
         limit = parse_memory(self.memory_limit)
         scores = score_targets(self._linear, X, Y, self._scoring, limit)
         if out is not None:
@@ -166,6 +209,7 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self, "alpha_")
         arrays = {name: np.asarray(getattr(self, f"{name}_")) for name in self._saved}
+        arrays |= {f"confound_{name}": array for name, array in (self._removed or {}).items()}
         manifest = {
             "kind": type(self).__name__,
             "parameters": {name: _as_json(value) for name, value in self.get_params().items()},
@@ -221,6 +265,9 @@ class RidgeModel(RegressorMixin, BaseEstimator):
             model.feature_names_in_ = np.array(manifest["feature_names"], dtype=object)
         model._single = bool(manifest.get("single_target", False))
         model._linear, model._primal = linear, None
+        model._removed = None
+        if "confound_offset" in arrays:
+            model._removed = {name: arrays[f"confound_{name}"] for name in ("offset", "x", "y")}
         return model
 
     @property
@@ -283,6 +330,19 @@ class RidgeModel(RegressorMixin, BaseEstimator):
             )
         return source
 
+    def _new_confounds(self, confounds: Any, n_new: int) -> np.ndarray:
+        """Confounds of new samples, about where they have no effect."""
+        if self._removed is None:
+            raise InputError("confounds were given, but the model was fitted without any.")
+        values = as_confounds(confounds, n_new)
+        offset = self._removed["offset"]
+        if values.shape[1] != len(offset):
+            raise InputError(
+                f"confounds has {values.shape[1]} columns, but the model was fitted with "
+                f"{len(offset)}."
+            )
+        return values - offset
+
     def _check_names(self, X: Any, reset: bool) -> None:
         """Remember the names of the features, or compare them with those that were fitted."""
         if isinstance(X, (str, os.PathLike)):
@@ -293,6 +353,21 @@ class RidgeModel(RegressorMixin, BaseEstimator):
             validate_data(self, X, reset=reset, skip_check_array=True)
         except ValueError as error:
             raise InputError(str(error)) from error
+
+
+def _removed(nuisance: Nuisance, fitted: Fitted) -> dict[str, np.ndarray]:
+    """Effects of the confounds as they were given: their offset, slopes on X and on Y."""
+    slopes = {name: np.zeros((len(nuisance.offset), m)) for name, m in _widths(fitted)}
+    if nuisance.n_confounds:
+        slopes = {
+            "x": nuisance.transform @ fitted.X.slopes,
+            "y": nuisance.transform @ fitted.Y.slopes,
+        }
+    return {"offset": nuisance.offset, **slopes}
+
+
+def _widths(fitted: Fitted) -> tuple[tuple[str, int], ...]:
+    return (("x", fitted.X.shape[1]), ("y", fitted.Y.shape[1]))
 
 
 def _as_json(value: Any) -> Any:

@@ -137,12 +137,12 @@ def make_nested(
     for split in splits:
         views = [next(made) for _ in split.group.folds]
         *inner, outer = views
-        dual, intercept = family == "dual", settings.fit_intercept
+        dual = family == "dual"
         if settings.kind == "folds":
             inside = [_candidates(view, settings, method, maker, False) for view in inner]
         else:
             make = left_out if settings.kind == "loo" else generalised
-            inside = [make(view, settings.alphas, dual, intercept) for view in inner]
+            inside = [make(view, settings.alphas, dual, maker.nuisance) for view in inner]
         nested.append(
             NestedFold(
                 split.group.atoms,

@@ -102,7 +102,11 @@ def _primal_size(linear: LinearModel) -> int:
 
 def _npy_file(train: Source | None) -> str | None:
     """Path of the ``.npy`` file that a source is the whole of, if it is."""
-    if train is None or not isinstance(train.data, np.memmap) or train.data.filename is None:
+    if (
+        type(train) is not Source
+        or not isinstance(train.data, np.memmap)
+        or train.data.filename is None
+    ):
         return None
     path = Path(train.data.filename)
     if path.suffix != ".npy" or not path.is_file():

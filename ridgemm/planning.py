@@ -7,6 +7,7 @@ from ridgemm.engine import plan_fit
 from ridgemm.errors import InputError
 from ridgemm.estimators import RidgeCV
 from ridgemm.forecast import Forecast, forecast_fit
+from ridgemm.nuisance import as_confounds
 from ridgemm.permutation import prepare
 from ridgemm.sources import as_source
 
@@ -17,6 +18,7 @@ def plan(
     Y: Any,
     *,
     groups: Any = None,
+    confounds: Any = None,
     n_permutations: int | None = None,
     level: float = 0.05,
     **options: Any,
@@ -31,6 +33,7 @@ def plan(
     model : RidgeCV
     X, Y : as in `RidgeCV.fit`
     groups : array-like of shape (n_samples,), optional
+    confounds : as in `RidgeCV.fit`, optional
     n_permutations : int, optional
         Forecast `permutation_test` with as many, instead of the fit.
     level : float
@@ -56,6 +59,11 @@ def plan(
     """
     check_level(level, "level")
     if n_permutations is not None:
+        if confounds is not None:
+            raise InputError(
+                "confounds are removed by a fit alone, not in a permutation test; leave out "
+                "n_permutations, or confounds."
+            )
         arguments = {"groups": groups, "n_permutations": n_permutations, **options}
         return prepare(model, X, Y, **arguments).forecast(level)
     if options:
@@ -65,7 +73,8 @@ def plan(
         )
     settings = model.checked_settings()
     X, Y = as_source(X, "X"), as_source(Y, "Y")
-    chosen, fold_groups = plan_fit(settings, X, Y, groups)
+    nuisance = settings.nuisance(X.shape[0], as_confounds(confounds, X.shape[0]))
+    chosen, fold_groups = plan_fit(settings, X, Y, groups, nuisance)
     folds = [fold for group in fold_groups for fold in group.folds]
     return forecast_fit(settings, chosen, folds, X, Y)
 

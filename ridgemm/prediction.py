@@ -76,8 +76,23 @@ class LinearModel:
         return steps
 
 
-def predict(model: LinearModel, X: Source, out: np.ndarray | None, limit: int) -> np.ndarray:
+def predict(
+    model: LinearModel,
+    X: Source,
+    out: np.ndarray | None,
+    limit: int,
+    effects: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
     """Predictions (n_new, n_targets) float32, into `out` if given.
+
+    Parameters
+    ----------
+    model : LinearModel
+    X : Source
+    out : (n_new, n_targets) float32, optional
+    limit : int
+    effects : (n_new, q) and (q, n_targets) float64, optional
+        Their product is added.
 
     Raises
     ------
@@ -94,6 +109,8 @@ def predict(model: LinearModel, X: Source, out: np.ndarray | None, limit: int) -
     check_out(out, shape)
 
     def write(rows: slice, strip: slice, prediction: np.ndarray) -> None:
+        if effects is not None:
+            prediction += effects[0][rows] @ effects[1][:, strip]
         np.add(prediction, model.y_offset[strip], out=out[rows, strip], casting="unsafe")
 
     with Crew(threads_per_worker(1)) as crew:

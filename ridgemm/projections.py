@@ -18,6 +18,7 @@ from ridgemm.kernels import (
     subtract_outer,
 )
 from ridgemm.mapreduce import Crew
+from ridgemm.nuisance import Nuisance
 from ridgemm.scores import variation
 from ridgemm.sources import Reader, Source
 from ridgemm.tiles import row_pieces, width
@@ -33,8 +34,8 @@ class Data:
     X, Y : Source
     x_shift, y_shift : float32 arrays
         Subtracted from every column while reading.
-    intercept : bool
-        Targets are centred by their training means.
+    nuisance : Nuisance
+        What is removed from the targets, fold by fold.
     row_step : int
         Rows of X in one product.
     skip : (n_targets,) bool, optional
@@ -46,7 +47,7 @@ class Data:
     Y: Source
     x_shift: np.ndarray
     y_shift: np.ndarray
-    intercept: bool
+    nuisance: Nuisance
     row_step: int
     skip: np.ndarray | None = None
 
@@ -61,6 +62,8 @@ class FoldView:
     in_train, in_test : (n_atoms,) bool
     factors : Factors, optional
         None where an operator holds all that is needed.
+    weights : (q, q) float64
+        W of the targets, see `ridgemm.nuisance`.
     """
 
     train: np.ndarray
@@ -68,12 +71,20 @@ class FoldView:
     in_train: np.ndarray
     in_test: np.ndarray
     factors: Factors | None
+    weights: np.ndarray
 
 
 def make_views(maker: FactorMaker, family: str, requests: Sequence[Request]) -> list[FoldView]:
     """Views of the folds of `requests`, their factors made or found."""
     return [
-        FoldView(request.fold.train, request.fold.test, request.in_train, request.in_test, factors)
+        FoldView(
+            request.fold.train,
+            request.fold.test,
+            request.in_train,
+            request.in_test,
+            factors,
+            maker.nuisance.y_weights(maker.nuisance.gram(request.fold.train)),
+        )
         for request, factors in zip(requests, maker.make(family, requests), strict=True)
     ]
 
@@ -133,12 +144,12 @@ class TargetTile:
         self.size = max(1, len(orders)) * self.n_targets
 
     def load_atoms(self, atoms: Sequence[np.ndarray], strips: list[slice], products: bool) -> None:
-        """Sums, sums of squares and, if asked for, ``X_a.T Y_a`` of every atom a."""
-        shape = (len(atoms), self.size)
+        """``N_a.T Y_a``, sums of squares and, if asked for, ``X_a.T Y_a`` of every atom a."""
+        nuisance = self.data.nuisance
         self.products = products
-        self.counts = np.array([len(atom) for atom in atoms])
-        self.sums = self.crew.shared.zeros("sums", shape)
-        self.squares = self.crew.shared.zeros("squares", shape)
+        self.grams = np.stack([nuisance.gram(atom) for atom in atoms])
+        self.sums = self.crew.shared.zeros("sums", (len(atoms), nuisance.N.shape[1], self.size))
+        self.squares = self.crew.shared.zeros("squares", (len(atoms), self.size))
         if products:
             p = self.data.X.shape[1]
             self.C = self.crew.shared.array("C", (len(atoms), p, self.size))
@@ -163,13 +174,19 @@ class TargetTile:
         if self.Y is None:
             passing = self._y.tile(rows, self.columns, crew.shared, "y", crew.team)
 
+        confounds = self.data.nuisance.confounds[rows]
+
         def add(slot: int, strip: slice) -> None:
             if passing is not None:
                 y = passing[:, strip]
             else:
-                nothing = np.zeros(width(strip), np.float32)
+                nothing = np.zeros((1, width(strip)))
                 y = self.gather(rows, nothing, strip, crew.slots[slot], "atom")
-            column_moments(y, self.sums[a, strip], self.squares[a, strip])
+            column_moments(y, self.sums[a, 0, strip], self.squares[a, strip])
+            if confounds.shape[1]:
+                double = crew.slots[slot].array("double", y.shape, np.float64)
+                double[...] = y
+                self.sums[a, 1:, strip] += confounds.T @ double
             if x is not None:
                 blas.gemm(x.T, y, self.C[a][:, strip], accumulate)
 
@@ -177,24 +194,27 @@ class TargetTile:
 
     # -- per strip ---------------------------------------------------------------------------
 
+    def train_effects(self, fold: FoldView, strip: slice) -> np.ndarray:
+        """(q, n_strip) float64 effects of the nuisance on the (shifted) targets in training."""
+        return fold.weights @ self._total(self.sums, fold.in_train, strip)
+
     def train_mean(self, fold: FoldView, strip: slice) -> np.ndarray:
-        """Training means of the (shifted) targets, 0 without an intercept. float64."""
-        if not self.data.intercept:
-            return np.zeros(width(strip))
-        return self._total(self.sums, fold.in_train, strip) / len(fold.train)
+        """Training means, at mean confounds, of the (shifted) targets; 0 without an intercept."""
+        return self.train_effects(fold, strip)[0]
 
     def _total(self, moments: np.ndarray, atoms: np.ndarray, strip: slice) -> np.ndarray:
-        return moments[:, strip][atoms].sum(axis=0)
+        return moments[..., strip][atoms].sum(axis=0)
 
     def centered_moments(
         self, fold: FoldView, atoms: np.ndarray, strip: slice
     ) -> tuple[int, np.ndarray, np.ndarray]:
-        """Count, sums and sums of squares over `atoms` about the training means."""
-        n = int(self.counts[atoms].sum())
-        mean = self.train_mean(fold, strip)
+        """Count, sums and sums of squares over `atoms` about the training effects."""
+        gram, effects = self.grams[atoms].sum(axis=0), self.train_effects(fold, strip)
         total = self._total(self.sums, atoms, strip)
         square = self._total(self.squares, atoms, strip)
-        return n, total - n * mean, square - 2 * mean * total + n * mean**2
+        fitted = gram @ effects
+        square = square + (effects * (fitted - 2 * total)).sum(axis=0)
+        return int(gram[0, 0]), total[0] - fitted[0], square
 
     def is_constant(self, fold: FoldView, strip: slice) -> np.ndarray:
         """Which targets do not vary over the training rows."""
@@ -203,14 +223,27 @@ class TargetTile:
     def gather(
         self,
         rows: slice | np.ndarray,
+        effects: np.ndarray,
+        strip: slice,
+        workspace: Workspace,
+        name: str,
+    ) -> np.ndarray:
+        """Rows of a resident tile about N times `effects`, in the order of each column."""
+        if not self._orders and isinstance(rows, slice) and not effects.any():
+            return self.Y[rows, strip]
+        out = self._gather(rows, effects[0], strip, workspace, name)
+        if len(effects) > 1:
+            out -= self.data.nuisance.confounds[rows] @ effects[1:]
+        return out
+
+    def _gather(
+        self,
+        rows: slice | np.ndarray,
         mean: np.ndarray,
         strip: slice,
         workspace: Workspace,
         name: str,
     ) -> np.ndarray:
-        """Rows of a resident tile about `mean`, in the order of each column."""
-        if not self._orders and isinstance(rows, slice) and not mean.any():
-            return self.Y[rows, strip]
         n_rows = width(rows) if isinstance(rows, slice) else len(rows)
         out = workspace.array(name, (n_rows, width(strip)))
         mean = mean.astype(np.float32)
@@ -245,7 +278,8 @@ class TargetTile:
         C = self._sum_products(atoms, strip, workspace)
         Z = workspace.array(name, (len(factors.eigenvalues), width(strip)))
         blas.gemm(factors.basis.T, C, Z)
-        subtract_outer(factors.center, self._total(self.sums, atoms, strip), Z)
+        for center, total in zip(factors.center, self._total(self.sums, atoms, strip), strict=True):
+            subtract_outer(center, total, Z)
         return Z
 
     def _sum_products(self, atoms: np.ndarray, strip: slice, workspace: Workspace) -> np.ndarray:
@@ -274,7 +308,7 @@ class TargetTile:
         """``U.T y`` (dual) or ``(X V).T y`` (svd) of the training rows: the projections Z."""
         factors = fold.factors
         left = factors.basis if factors.rotated is None else factors.rotated
-        y = self.gather(fold.train, self.train_mean(fold, strip), strip, workspace, "train")
+        y = self.gather(fold.train, self.train_effects(fold, strip), strip, workspace, "train")
         Z = workspace.array("Z", (left.shape[1], width(strip)))
         blas.gemm(left.T, y, Z)
         return Z

@@ -55,6 +55,7 @@ class Problem:
     standardize : bool
     smallest_alpha : float
         As a share of the largest eigenvalue of the Gram.
+    n_confounds : int
     """
 
     n: int
@@ -69,6 +70,7 @@ class Problem:
     scoring: str
     standardize: bool
     smallest_alpha: float
+    n_confounds: int = 0
 
 
 @dataclass(frozen=True)

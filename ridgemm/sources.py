@@ -24,6 +24,7 @@ from ridgemm.workspace import Workspace
 _SKIP = ", or in permutation_test leave those targets out with missing='skip'"
 # products of two such values, summed over any number of samples, stay within float32
 LARGEST = 1e15
+_COLUMNS = {"X": "n_features", "c": "n_confounds"}
 # Numba has no float16 on the CPU, and foreign byte orders are not worth a kernel
 _KERNEL_DTYPES = frozenset(np.dtype(c) for c in "bBhHiIlLfd")
 
@@ -219,7 +220,7 @@ def _checked(data: Any, name: str) -> Source:
         raise _no_array(name, error) from error
     if len(shape) != 2:
         raise InputError(
-            f"{name} must be 2-D (n_samples, n_{'targets' if name[0] == 'Y' else 'features'}), "
+            f"{name} must be 2-D (n_samples, {_COLUMNS.get(name[0], 'n_targets')}), "
             f"but has shape {shape}. Reshape your data: {name}.reshape(-1, 1) makes one column "
             f"of it, {name}.reshape(1, -1) one sample."
         )

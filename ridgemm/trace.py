@@ -18,7 +18,8 @@ from ridgemm.fitplan import TRACE_STEP
 from ridgemm.kernels import column_moments
 from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import Crew
-from ridgemm.projections import Data, TargetTile
+from ridgemm.nuisance import Nuisance
+from ridgemm.projections import Data, FoldView, TargetTile
 from ridgemm.scores import variation
 from ridgemm.tiles import TileGrid, spans, width
 
@@ -58,11 +59,12 @@ def shared_scores(
         view = fold.view
         test = view.train if fold.leverage is not None else view.test
         if weighted or n_varying is None:
-            n_varying = _target_gram(data, grid, test if weighted else None, crew, product, gram)
+            over = test if weighted else None
+            n_varying = _target_gram(data, grid, view, over, crew, product, gram)
         if fold.leverage is not None:
-            error = _left_out_errors(fold, alphas, gram, data.intercept, matrices)
+            error = _left_out_errors(fold, alphas, gram, data.nuisance, matrices)
         else:
-            error = _held_out_errors(fold, alphas, gram, data.intercept)
+            error = _held_out_errors(fold, alphas, gram, data.nuisance)
         if weighted:
             total += (n_varying - error) / n_targets
         else:
@@ -73,6 +75,7 @@ def shared_scores(
 def _target_gram(
     data: Data,
     grid: TileGrid,
+    view: FoldView,
     test: np.ndarray | None,
     crew: Crew,
     product: np.ndarray,
@@ -89,7 +92,7 @@ def _target_gram(
         if test is not None:
             moments = np.zeros((2, Y.shape[1]))
             for rows in spans(len(test), ROW_STEP):
-                column_moments(Y[test[rows]], *moments)
+                column_moments(_residuals(data, view, test[rows], Y), *moments)
             spread = variation(len(test), *moments)
             n_varying += int(np.count_nonzero(spread))
             scale = np.divide(1, np.sqrt(spread), out=np.zeros_like(spread), where=spread > 0)
@@ -104,34 +107,47 @@ def _target_gram(
 
 
 class _Centered:
-    """Gram of targets about their means over `train` rows; S itself stays as it is."""
+    """Gram of targets about their effects in `train` rows; S itself stays as it is.
 
-    def __init__(self, S: np.ndarray, train: np.ndarray, intercept: bool):
+    It is ``R S R.T``, ``R = I - N W N_T.T`` with rows of `train` in ``N_T`` (`ridgemm.nuisance`).
+    """
+
+    def __init__(self, S: np.ndarray, train: np.ndarray, nuisance: Nuisance):
         self.S, self.train = S, train
-        self.mean = np.zeros(len(S))
-        if intercept:
-            for rows in spans(len(train), TRACE_STEP):
-                self.mean += S[train[rows]].sum(axis=0)
-            self.mean /= len(train)
-        self.above = self.mean - self.mean[train].mean()
+        self.inside = np.zeros_like(nuisance.N)
+        self.inside[train] = nuisance.N[train]
+        self.effects = nuisance.N @ nuisance.y_weights(nuisance.gram(train))
 
     def trace(self, rows: np.ndarray) -> float:
         """Sum of the diagonal over `rows`."""
-        return float((self.S.diagonal() - self.mean - self.above)[rows].sum())
+        # row i of R is that of I but for what it takes from training rows
+        taken = self.inside.T @ self.S
+        effects = self.effects[rows]
+        total = self.S.diagonal()[rows].sum() - 2 * np.einsum("ij,ji->", effects, taken[:, rows])
+        return float(total + np.einsum("ij,jk,ik->", effects, taken @ self.inside, effects))
 
     def times(self, U: np.ndarray) -> np.ndarray:
         """Its columns of the training rows times U; (n, n_columns)."""
-        W = np.zeros((len(self.S), U.shape[1]))
-        W[self.train] = U
-        out = np.empty_like(W)
-        blas.gemm(self.S, W, out)
-        out -= self.mean @ W
-        out -= np.multiply.outer(self.above, W.sum(axis=0))
+        V = np.zeros((len(self.S), U.shape[1]))
+        V[self.train] = U
+        V -= self.inside @ (self.effects.T @ V)
+        out = np.empty_like(V)
+        blas.gemm(self.S, V, out)
+        out -= self.effects @ (self.inside.T @ out)
         return out
 
 
+def _residuals(data: Data, view: FoldView, rows: np.ndarray, Y: np.ndarray) -> np.ndarray:
+    """Some rows of targets about the effects of the confounds in training, or but for a mean."""
+    N = data.nuisance.N
+    if not data.nuisance.n_confounds:
+        return Y[rows]
+    effects = view.weights @ (N[view.train].T @ Y[view.train])
+    return (Y[rows] - N[rows] @ effects).astype(np.float32)
+
+
 def _held_out_errors(
-    fold: Candidates, alphas: np.ndarray, S: np.ndarray, intercept: bool
+    fold: Candidates, alphas: np.ndarray, S: np.ndarray, nuisance: Nuisance
 ) -> np.ndarray:
     """Squared error of a fold's test rows, of every alpha.
 
@@ -140,7 +156,7 @@ def _held_out_errors(
     """
     view, factors = fold.view, fold.view.factors
     U, P = factors.basis, factors.heldout
-    S = _Centered(S, view.train, intercept)
+    S = _Centered(S, view.train, nuisance)
     inverse = 1 / (factors.eigenvalues + alphas[:, None])
     errors = np.full(len(alphas), S.trace(view.test))
     for some in spans(U.shape[1], TRACE_STEP):
@@ -160,12 +176,12 @@ def _held_out_errors(
 
 
 def _left_out_errors(
-    fold: Candidates, alphas: np.ndarray, S: np.ndarray, intercept: bool, matrices: Matrices
+    fold: Candidates, alphas: np.ndarray, S: np.ndarray, nuisance: Nuisance, matrices: Matrices
 ) -> np.ndarray:
     """Squared left-out error of every alpha: ``e = U diag(a) U.T y / (1 - h)``."""
     factors = fold.view.factors
     U, w = factors.basis, factors.eigenvalues
-    S = _Centered(S, fold.view.train, intercept)
+    S = _Centered(S, fold.view.train, nuisance)
     R = matrices.empty((U.shape[1], U.shape[1]))
     for some in spans(U.shape[1], TRACE_STEP):
         moved = S.times(U[:, some])

@@ -168,6 +168,64 @@ def ridge_cv(
     )
 
 
+def confound_basis(C, centred):
+    """Independent columns that span C, or C about its means, orthogonal and of mean square 1."""
+    C = np.asarray(C, dtype=np.float64)
+    C = C - C.mean(axis=0) if centred else C
+    U, s, _ = np.linalg.svd(C, full_matrices=False)
+    return U[:, s > 1e-10 * s[0]] * np.sqrt(len(C))
+
+
+def without_confounds(A, basis, train, intercept):
+    """A less its least-squares fit by the confounds (and ones) on `train`, in all rows.
+
+    Of all effects that fit the training rows as well, those of smallest sum of squares.
+    """
+    A = np.asarray(A, dtype=np.float64)
+    if intercept:
+        A, basis = A - A[train].mean(axis=0), basis - basis[train].mean(axis=0)
+    return A - basis @ np.linalg.lstsq(basis[train], A[train], rcond=1e-6)[0]
+
+
+def confound_fit(X, Y, C, train, alpha, fit_intercept=True, standardize=False):
+    """coef, and X and Y without confounds as the rows `train` tell."""
+    basis = confound_basis(C, fit_intercept)
+    X = without_confounds(X, basis, train, fit_intercept or standardize)
+    Y = without_confounds(Y, basis, train, fit_intercept)
+    scale = np.sqrt(np.mean(X[train] ** 2, axis=0)) if standardize else np.ones(X.shape[1])
+    coef, _ = ridge(X[train] / scale, Y[train], alpha, fit_intercept=False)
+    return coef / scale, X, Y
+
+
+def confound_scores(X, Y, C, alphas, cv, scoring, fit_intercept=True, standardize=False):
+    """As `cv_scores`, of what confounds leave of X and Y."""
+    n, options = len(X), (fit_intercept, standardize)
+    everything = np.arange(n)
+    scores = []
+    for alpha in alphas:
+        if cv == "gcv":
+            coef, x, y = confound_fit(X, Y, C, everything, alpha, *options)
+            scale = np.sqrt(np.mean(x**2, axis=0)) if standardize else 1.0
+            hat = np.trace(x / scale @ ridge(x / scale, np.eye(n), alpha, False)[0].T)
+            removed = confound_basis(C, fit_intercept).shape[1] + fit_intercept
+            error = (y - x @ coef.T) / (1 - (hat + removed) / n)
+            scores.append(score(y, y - error, scoring))
+        elif cv == "loo":
+            error = np.zeros(Y.shape)
+            for i in everything:
+                coef, x, y = confound_fit(X, Y, C, everything != i, alpha, *options)
+                error[i] = y[i] - x[i] @ coef.T
+            y = confound_fit(X, Y, C, everything, alpha, *options)[2]
+            scores.append(score(y, y - error, scoring))
+        else:
+            each = []
+            for train, test in split(cv, n):
+                coef, x, y = confound_fit(X, Y, C, train, alpha, *options)
+                each.append(score(y[test], x[test] @ coef.T, scoring))
+            scores.append(np.mean(each, axis=0))
+    return np.array(scores)
+
+
 def nested_predictions(
     X,
     Y,

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ridgemm import RidgeCV, fitplan, lapack, nullplan, permutation_test
-from ridgemm.eigen import EPS, constant_first, eigenbasis, triangle
+from ridgemm.eigen import EPS, eigenbasis, nuisance_first, triangle
 from ridgemm.factors import FactorMaker
 from ridgemm.lapack import Matrices, cholesky, eigh, svd, triangle_of
+from ridgemm.nuisance import make_nuisance
 from ridgemm.sources import as_source
 from ridgemm.store import MANIFEST, Store
 from tests import strategies
@@ -163,10 +164,11 @@ def test_r_of_a_tiled_qr(n, block, tmp_path):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 8)) + 1e3
     source, shift = as_source(X, "X"), X.mean(axis=0).astype(np.float32)
-    maker = FactorMaker(source, shift, Store(tmp_path, False), "", True, True, block, tmp_path)
+    nuisance, store = make_nuisance(len(X), True, True), Store(tmp_path, False)
+    maker = FactorMaker(source, shift, store, "", nuisance, True, block, tmp_path)
     rows = np.sort(rng.permutation(40)[:n])
-    mean, scale = maker._row_moments(rows)
-    R = maker._triangle(rows, mean, scale)
+    effects, scale, _ = maker._row_moments(rows)
+    R = maker._triangle(rows, effects, scale)
     assert R.shape == (min(n, 8), 8)
     exact = (X[rows] - X[rows].mean(axis=0)) / X[rows].std(axis=0)
     assert_allclose(R.T @ R, exact.T @ exact, rtol=0, atol=1e-8 * n)
@@ -262,7 +264,7 @@ def test_constant_first(n, n_null, seed):
     U = np.ascontiguousarray(np.linalg.qr(A)[0].T)
     U[:n_null] = np.linalg.qr(rng.standard_normal((n_null, n_null)))[0] @ U[:n_null]
     before = U.copy()
-    constant_first(U, n_null)
+    nuisance_first(U, n_null, np.full((1, n), 1 / np.sqrt(n)))
     assert_array_equal(U[0], np.full(n, 1 / np.sqrt(n)))
     assert_allclose(U @ U.T, np.eye(n), rtol=0, atol=1e-12)
     assert_array_equal(U[n_null:], before[n_null:])
