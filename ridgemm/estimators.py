@@ -142,7 +142,8 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         ----------
         X : ndarray, memmap, path to ``.npy`` or object with 2-D slicing
             (n_samples, n_features), int8 to float64, any order.
-        Y : the same, (n_samples, n_targets)
+        Y : as X
+            (n_samples, n_targets).
         groups : array-like of shape (n_samples,), optional
             Run, session or family of each sample; whole groups are held out.
 
@@ -179,8 +180,10 @@ class RidgeCV(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : as in `fit`, (n_new, n_features)
+        X : as in `fit`
+            (n_new, n_features).
         out : (n_new, n_targets) float32 array or memmap, optional
+            Where to write them.
 
         Returns
         -------
@@ -189,7 +192,10 @@ class RidgeCV(RegressorMixin, BaseEstimator):
 
         Raises
         ------
-        InputError, MemoryLimitError
+        InputError
+            `X` or `out` has another shape or dtype.
+        MemoryLimitError
+            `out` is not given and would not fit the limit.
         """
         X = self._check_new(X)
         return predict(self._linear, X, out, parse_memory(self.memory_limit))
@@ -200,7 +206,9 @@ class RidgeCV(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X, Y : as in `fit`
+            (n_new, n_features), (n_new, n_targets).
         out : (n_targets,) float array, optional
+            Where to write them.
 
         Returns
         -------

@@ -62,7 +62,7 @@ class Factors:
     heldout : (n_test, k) float32, optional
         P.
     quadratic : (k, k) float32, optional
-        Upper triangular L with ``L.T L = P.T P``.
+        Upper triangular L with ``L.T L = P.T P``, P about the means of its columns.
     test_sum : (k,) float64, optional
         Column sums of P.
     rotated : (n_train, k) float32, optional

@@ -29,8 +29,11 @@ def plan(
     Parameters
     ----------
     model : RidgeCV
+        Its parameters count; it need not be fitted.
     X, Y : as in `RidgeCV.fit`
+        (n_samples, n_features), (n_samples, n_targets).
     groups : array-like of shape (n_samples,), optional
+        Run, session or family of each sample.
     n_permutations : int, optional
         Forecast `permutation_test` with as many, instead of the fit.
     level : float

@@ -278,6 +278,7 @@ def load(folder: str | Path) -> RidgeCV | PermutationResult:
     Parameters
     ----------
     folder : path
+        What a model was saved to, or the ``out`` of a run.
 
     Returns
     -------
