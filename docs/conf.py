@@ -29,8 +29,6 @@ default_role = "autolink"
 nitpicky = True
 # what the docstrings of public functions name but the reference does not list
 nitpick_ignore_regex = [("py:obj", r"ridgemm\..*"), ("py:.*", r"(numpy|joblib|sklearn)\..*")]
-# pages of the user guide that a checkout may not have
-suppress_warnings = ["toc.empty_glob"]
 
 autosummary_generate = True
 autodoc_typehints = "none"
