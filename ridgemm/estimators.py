@@ -136,7 +136,8 @@ class RidgeCV(RidgeModel):
         ----------
         X : ndarray, memmap, DataFrame, path, view or object with 2-D slicing
             (n_samples, n_features), int8 to float64, any order.
-        Y : the same, (n_samples, n_targets) or (n_samples,)
+        Y : as X
+            (n_samples, n_targets) or (n_samples,).
         groups : array-like of shape (n_samples,), optional
             Run, session or family of each sample; whole groups are held out.
         confounds : array-like of shape (n_samples, n_confounds), optional

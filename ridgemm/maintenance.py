@@ -83,10 +83,12 @@ def verify(folder: str | Path) -> Verification:
     Parameters
     ----------
     folder : path
+        A cache (``cache_dir``), a run (``out``) or what a model was saved to.
 
     Returns
     -------
     Verification
+        Prints as a table.
 
     Raises
     ------
@@ -130,6 +132,7 @@ def clean(folder: str | Path, size: int | str | None = None) -> Cleaning:
     Parameters
     ----------
     folder : path
+        A cache (``cache_dir``) or a run (``out``).
     size : int or str, optional
         Bytes, or a text such as "10GB", that a cache may keep; the entries that were of use the
         longest time ago go first.
@@ -137,11 +140,23 @@ def clean(folder: str | Path, size: int | str | None = None) -> Cleaning:
     Returns
     -------
     Cleaning
+        Prints as a table.
 
     Raises
     ------
     InputError
         There is nothing of ridgemm's in it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from ridgemm import RidgeCV
+    >>> X, Y = np.eye(4), np.arange(8.0).reshape(4, 2)
+    >>> with tempfile.TemporaryDirectory() as cache:
+    ...     model = RidgeCV(cv=2, cache_dir=cache).fit(X, Y)
+    ...     clean(cache).removed, clean(cache, size="1KB").kept
+    ((), 0)
     """
     folder = Path(folder)
     limit = None if size is None else parse_memory(size, "size")

@@ -31,7 +31,9 @@ def plan(
     Parameters
     ----------
     model : RidgeCV
+        Its parameters count; it need not be fitted.
     X, Y : as in `RidgeCV.fit`
+        (n_samples, n_features), (n_samples, n_targets).
     groups : array-like of shape (n_samples,), optional
     confounds : as in `RidgeCV.fit`, optional
     n_permutations : int, optional

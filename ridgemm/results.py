@@ -294,6 +294,7 @@ def load(folder: str | Path) -> RidgeCV | Ridge | PermutationResult:
     Parameters
     ----------
     folder : path
+        What a model was saved to, or the ``out`` of a run.
 
     Returns
     -------

@@ -182,7 +182,7 @@ class _Given:
 
 @dataclass(frozen=True, eq=False)
 class PermutationScheme:
-    """What may be exchanged with what, and how often; made by `permutation_scheme`.
+    """What may be exchanged with what, and how often; made by `ridgemm.permutation_scheme`.
 
     Attributes
     ----------
