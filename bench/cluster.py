@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,7 +21,7 @@ import joblib
 import numpy as np
 import psutil
 
-from bench._memory import PeakMemory
+from bench._memory import peak_memory
 from bench._run import SLOW, Contender, Outcome, _absence, _row
 from bench.problems import ALPHAS, Problem, on_disk
 from ridgemm import RidgeCV
@@ -176,7 +175,7 @@ def _alternate(
                 continue
             solver(folder / "warmup", **contender.options)()
             fit = solver(folder, **contender.options)
-            with _peak_memory() as memory:
+            with peak_memory() as memory:
                 start = time.perf_counter()
                 outcome.maps[contender.name] = fit()
                 seconds = time.perf_counter() - start
@@ -189,28 +188,6 @@ def _alternate(
             contender = replace(contender, note=note)
         outcome.rows[contender.name] = _row(contender, done, len(done))
     return outcome
-
-
-@contextlib.contextmanager
-def _peak_memory() -> Iterator[PeakMemory]:
-    """Anonymous memory of this process and all workers that are there at the start."""
-    this = psutil.Process()
-    processes = [this, *this.children(recursive=True)]
-    now = sum(map(_anonymous_bytes, processes))
-    memory = PeakMemory(baseline=now, peak=now)
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(INTERVAL):
-            memory.peak = max(memory.peak, sum(map(_anonymous_bytes, processes)))
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield memory
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _anonymous_bytes(process: psutil.Process) -> int:

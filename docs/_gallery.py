@@ -15,6 +15,7 @@ ORDER = (
     "plot_from_other_libraries",
     "plot_haxby_encoding",
     "plot_haxby_permutation",
+    "plot_haxby_nifti",
     "plot_permutation_schemes",
     "plot_gough_growth",
     "plot_gough_permutation",

@@ -79,7 +79,7 @@ print(f"{on_disk / 1e6:.0f} MB on disk")
 # A plan reads a sample of X and no more. It says which algebra will be used, in which tiles, with
 # how many bytes of memory and disk, and about how long it will take.
 
-LIMIT = "150MB"
+LIMIT = "200MB"
 alphas = np.logspace(0, 5, 11)
 cv = KFold(5)
 model = ridgemm.RidgeCV(alphas, cv=cv, memory_limit=LIMIT, cache_dir=folder / "cache")

@@ -52,7 +52,7 @@ print(f"simulated     {perf_counter() - start:.1f} s")
 # Volumes of a run resemble each other, so whole runs are held out: with ``groups``, an int means
 # ``GroupKFold``. A slice of a memmap is a source like any other; nothing is copied.
 
-model = ridgemm.RidgeCV(np.logspace(0, 5, 11), cv=5, scoring="correlation", memory_limit="150MB")
+model = ridgemm.RidgeCV(np.logspace(0, 5, 11), cv=5, scoring="correlation", memory_limit="200MB")
 start = perf_counter()
 with PeakMemory() as memory:
     model.fit(brain.X[:n_train], brain.Y[:n_train], groups=brain.runs[:n_train])

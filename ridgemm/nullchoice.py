@@ -78,7 +78,7 @@ class _TraceTask:
             self.splits,
             self.maker,
             job.alphas,
-            job.data.intercept,
+            job.data.nuisance.y_ones,
             scratch / "traces.npy",
             crew,
         )

@@ -134,7 +134,7 @@ def plan_null(problem: NullProblem) -> NullPlan:
     raise MemoryLimitError(
         f"memory_limit={format_bytes(settings.memory_limit)} is too small: the permutation test "
         f"needs at least {best.peak_bytes} bytes ({format_bytes(best.peak_bytes)}) by route "
-        f"{best.family}-{best.method}; raise the limit"
+        f"{best.family}-{best.method} for n_permutations={problem.n_permutations}; raise the limit"
         + (" or lower n_jobs." if settings.n_workers > 1 else ".")
     )
 

@@ -39,12 +39,12 @@ def test_mkl_makes_the_same_products():
 
 @pytest.mark.skipif(backends._mkl_file() is not None, reason="mkl is installed")
 def test_a_backend_that_is_not_installed_is_named_with_the_remedy():
-    finished = run("import ridgemm", RIDGEMM_BLAS="mkl")
+    finished = run("import ridgemm.blas", RIDGEMM_BLAS="mkl")
     assert "InputError" in finished.stderr and "ridgemm[mkl]" in finished.stderr
 
 
 def test_an_unknown_backend_is_refused_with_the_choices():
-    finished = run("import ridgemm", RIDGEMM_BLAS="atlas")
+    finished = run("import ridgemm.blas", RIDGEMM_BLAS="atlas")
     assert "'atlas' must be one of scipy, mkl" in finished.stderr
 
 

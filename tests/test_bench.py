@@ -177,6 +177,7 @@ def test_without_a_name_lists_the_benchmarks():
         "memory",
         "cluster",
         "hardening",
+        "views",
         "scaling",
     ]
 

@@ -286,7 +286,7 @@ def test_claims_of_a_killed_run_are_taken_at_once(tmp_path):
     out = tmp_path / "out"
     permute(out)
     pieces = ["_".join(path.stem.split("_")[:4]) for path in (out / "parts").glob("null_*")]
-    assert len(pieces) > 2
+    assert len(pieces) > 1
     for path in (out / "parts").glob("null_*"):
         path.unlink()
     names = [*pieces, "factors", "result", "check"]

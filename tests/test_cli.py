@@ -192,7 +192,7 @@ def test_predict_and_score(files, capsys):
         ("run X.npy --out p.npy --score-map s.npy", "need --score", 2),
         ("run X.npy --score Y.npy --score-map s.nii.gz", "needs --mask", 2),
         ("run X.npy --score Y.npy --score-map s.png", "must end in .npy, .nii or .nii.gz", 2),
-        ("run Y.npy --out p.npy", "X has 8 features, but the model was fitted with 5", 1),
+        ("run Y.npy --out p.npy", "X has 8 features, but RidgeCV is expecting 5", 1),
         ("run X.npy --score X.npy", "Y has shape", 1),
         ("run X.npy --out missing/p.npy", "missing", 1),
         ("missing X.npy --out p.npy", "'missing' has no readable manifest", 1),

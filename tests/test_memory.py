@@ -39,6 +39,7 @@ from ridgemm import (
     nullplan,
     nullrun,
     permutation_test,
+    pieces,
     plan,
 )
 from ridgemm.fitplan import OVERHEAD
@@ -290,7 +291,7 @@ def bounded(limit: int, imported: int, workers: dict[int, int]):
     shares = Shares(limit, imported, workers)
     patches = contextlib.ExitStack()
     if workers:
-        for module in (engine, nullrun):
+        for module in (engine, pieces):
             patches.enter_context(mock.patch.object(module, "map_tasks", shares.map_tasks))
         patches.enter_context(mock.patch.object(engine, "make_plan", shares.make_plan))
         patches.enter_context(mock.patch.object(nullrun, "kept_plan", shares.kept_plan))
