@@ -1,6 +1,6 @@
 # The targets need Python, git and make; each makes its own virtual environment.
 PYTHON ?= python3
-PYTEST_ARGS ?= -m "not slow"
+PYTEST_ARGS ?= -m "not slow" -n 2
 DEMO_ARGS ?=
 
 VENV := .venv

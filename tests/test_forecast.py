@@ -204,8 +204,8 @@ def test_scratch_of_a_fit_is_an_upper_bound(solver, options, tmp_path, monkeypat
     planned = plan(model, X, Y).bytes["scratch"]
     found = []
 
-    def run(settings, chosen, groups, X, Y, cache, scratch):
-        fitted = run_fit(settings, chosen, groups, X, Y, cache, scratch)
+    def run(*arguments):
+        fitted, scratch = run_fit(*arguments), arguments[6]
         found.append(bytes_under(scratch))
         return fitted
 
