@@ -212,10 +212,12 @@ class Ridge(RidgeModel):
     ----------
     alpha : float or array-like of shape (n_targets,)
         Positive penalties, as scikit-learn's (not squared).
-    fit_intercept, standardize, memory_limit, cache_dir, n_jobs, verbose
+    fit_intercept, standardize : bool
         As in `RidgeCV`.
     solver : str
         "auto", a family ("primal", "svd", "dual"), or a name as in ``route_``.
+    memory_limit, cache_dir, n_jobs, verbose
+        As in `RidgeCV`.
 
     Attributes
     ----------

@@ -312,7 +312,9 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         for strip in spans(len(coef), 256):
             for columns in spans(self.n_features_in_, 4096):
                 block = coef[strip, columns].astype(np.float64)
-                intercept[strip] -= block @ linear.x_offset[columns]
+                # no BLAS: the bits of its sums depend on where the block happens to lie
+                block *= linear.x_offset[columns]
+                intercept[strip] -= block.sum(axis=1)
         return float(intercept[0]) if self._single else intercept
 
     def _own_folder(self, folder: Path) -> None:

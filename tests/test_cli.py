@@ -728,11 +728,18 @@ def slow_problem(monkeypatch=None):
     np.save("Y.npy", rng.standard_normal((800, 600)).astype(np.float32))
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("signum", "code", "n_jobs"),
+    [
+        (signal.SIGTERM, 143, 2),
+        (signal.SIGINT, 130, 1),
+        pytest.param(signal.SIGTERM, 143, 1, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_stopped_and_continued(signum, code, n_jobs, files):
     slow_problem()
-    words = f"permute X.npy Y.npy --n-permutations 300 --n-jobs {n_jobs} --run"
+    words = f"permute X.npy Y.npy --n-permutations 150 --n-jobs {n_jobs} --run"
     # as a terminal does it, and a scheduler: the workers get the signal too
     process = start(f"{words} run", start_new_session=True)
     deadline = time.monotonic() + 120

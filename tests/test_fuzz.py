@@ -226,7 +226,7 @@ def matrices(draw, n, columns=None):
     rng = np.random.default_rng(draw(seeds(), label="seed"))
     scale = draw(st.sampled_from(SCALES), label="scale")
     with np.errstate(all="ignore"):
-        A = scale * rng.standard_normal(shape)
+        A = np.asarray(scale * rng.standard_normal(shape))
     even = draw(st.booleans(), label="of one magnitude") or A.ndim != 2 or not A.size
     if not even:
         for value in draw(st.lists(st.sampled_from(SPECIAL), max_size=3)):

@@ -202,7 +202,9 @@ def test_a_view_travels_as_places_in_files(tmp_path):
     np.save(tmp_path / "X.npy", np.random.default_rng(0).standard_normal((300, 2000)))
     view = ridgemm.delayed(tmp_path / "X.npy", (1, 2), np.arange(300) // 100)
     message = pack(view, tmp_path)
-    assert len(message) < 20_000 and [file.name for file in tmp_path.iterdir()] == ["X.npy"]
+    # its runs travel in a file of their own
+    beside = [file.stat().st_size for file in tmp_path.iterdir() if file.name != "X.npy"]
+    assert len(message) + sum(beside) < 20_000
     assert_array_equal(np.asarray(unpack(message)), np.asarray(view))
 
 
