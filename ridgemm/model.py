@@ -312,9 +312,7 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         for strip in spans(len(coef), 256):
             for columns in spans(self.n_features_in_, 4096):
                 block = coef[strip, columns].astype(np.float64)
-                # no BLAS: the bits of its sums depend on where the block happens to lie
-                block *= linear.x_offset[columns]
-                intercept[strip] -= block.sum(axis=1)
+                intercept[strip] -= block @ linear.x_offset[columns]
         return float(intercept[0]) if self._single else intercept
 
     def _own_folder(self, folder: Path) -> None:

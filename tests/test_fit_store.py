@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import ridgemm.engine
 from ridgemm import RidgeCV, load
@@ -68,7 +68,10 @@ def test_what_changes_a_factor(problem, solver, tmp_path):
     for other in (dict(cv=4), dict(standardize=True), dict(fit_intercept=False)):
         model = RidgeCV(cache_dir=tmp_path, **{**options, **other}).fit(X, Y)
         assert model.factors_computed_ > 0
-        assert_same_model(model, RidgeCV(**{**options, **other}).fit(X, Y))
+        # those of all samples are found, and were summed up over other folds
+        ref = RidgeCV(**{**options, **other}).fit(X, Y)
+        for name in FITTED:
+            assert_allclose(getattr(model, name), getattr(ref, name), rtol=1e-5, atol=1e-6)
 
 
 def test_value_changed_in_the_file(problem, tmp_path):
