@@ -21,7 +21,7 @@ def problem(n=N, p=5, t=4, q=2, seed=0, size=2.0):
     C = rng.standard_normal((n, q))
     X = rng.standard_normal((n, p)) + size * C @ rng.standard_normal((q, p))
     Y = rng.standard_normal((n, t)) + size * C @ rng.standard_normal((q, t))
-    Y[:, 0] += X[:, 0]
+    Y[:, 0] += 3 * X[:, 0]
     Y[:, -1] += 5
     return X, Y, 3 + C * 10.0 ** np.arange(q)
 
