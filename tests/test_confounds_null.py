@@ -35,7 +35,7 @@ def freedman_lane(Y, C, rows, signs, intercept):
     return fit + signs[:, None] * (Y - fit)[rows]
 
 
-def inner_scores(X, Y, C, rows, cv, alpha, scoring, options):
+def inner_scores(X, Y, C, rows, cv, alpha, scoring, options, groups):
     """Score of one alpha within some rows, (n_targets,)."""
     if cv == "loo":
         error = np.zeros((len(rows), Y.shape[1]))
@@ -52,39 +52,42 @@ def inner_scores(X, Y, C, rows, cv, alpha, scoring, options):
         error = (y - x @ coef.T) / (1 - (hat + removed) / len(rows))
         return naive.score(y, y - error, scoring)
     each = []
-    for train, test in naive.split(cv, len(rows)):
+    for train, test in naive.split(cv, len(rows), None if groups is None else groups[rows]):
         coef, x, y = naive.confound_fit(X, Y, C, rows[train], alpha, *options)
         each.append(naive.score(y[rows[test]], x[rows[test]] @ coef.T, scoring))
     return np.mean(each, axis=0)
 
 
-def chosen(X, Y, C, train, model, options):
+def chosen(X, Y, C, train, model, groups):
     """The alpha of each target in an outer fold."""
-    scores = [inner_scores(X, Y, C, train, model.cv, a, model.scoring, options) for a in ALPHAS]
-    return np.broadcast_to(
-        naive.select(np.array(scores), ALPHAS, model.alpha_per_target), Y.shape[1]
-    )
+    options = (model.fit_intercept, model.standardize)
+    scores = [
+        inner_scores(X, Y, C, train, model.cv, alpha, model.scoring, options, groups)
+        for alpha in ALPHAS
+    ]
+    alpha = naive.select(np.array(scores), ALPHAS, model.alpha_per_target)
+    return np.broadcast_to(alpha, Y.shape[1])
 
 
-def outer_models(X, Y, C, folds, model):
+def outer_models(X, Y, C, folds, model, groups):
     """(coef, test rows of x and of y without confounds) of every outer fold."""
     options = (model.fit_intercept, model.standardize)
     for train, test in folds:
-        alpha = chosen(X, Y, C, train, model, options)
+        alpha = chosen(X, Y, C, train, model, groups)
         coef, x, y = naive.confound_fit(X, Y, C, train, alpha, *options)
         yield coef, x[test], y[test]
 
 
-def nested(X, Y, C, folds, model):
+def nested(X, Y, C, folds, model, groups=None):
     """Mean outer score, (n_targets,)."""
-    made = outer_models(X, Y, C, folds, model)
+    made = outer_models(X, Y, C, folds, model, groups)
     return np.mean([naive.score(y, x @ coef.T, model.scoring) for coef, x, y in made], axis=0)
 
 
-def heldout(X, Y, moved, C, folds, model):
+def heldout(X, Y, moved, C, folds, model, groups):
     """Scores of the models of Y on held-out rows of `moved`, by the training effects of Y."""
-    total = 0
-    for (train, test), (coef, x, _) in zip(folds, outer_models(X, Y, C, folds, model), strict=True):
+    made, total = outer_models(X, Y, C, folds, model, groups), 0
+    for (train, test), (coef, x, _) in zip(folds, made, strict=True):
         mixed = np.array(Y)
         mixed[test] = moved[test]
         basis = naive.confound_basis(C, model.fit_intercept)
@@ -113,11 +116,11 @@ def assert_as_reference(model, X, Y, C, *, cv, scheme="free", m=5, null="refit",
         freedman_lane(Y, C, row, sign, model.fit_intercept)
         for row, sign in zip(rows, signs, strict=True)
     ]
-    observed = nested(X, Y, C, folds, model)
+    observed = nested(X, Y, C, folds, model, groups)
     if null == "refit":
-        expected = np.array([nested(X, star, C, folds, model) for star in stars])
+        expected = np.array([nested(X, star, C, folds, model, groups) for star in stars])
     else:
-        expected = np.array([heldout(X, Y, star, C, folds, model) for star in stars])
+        expected = np.array([heldout(X, Y, star, C, folds, model, groups) for star in stars])
     assert np.ptp(expected[:, 1]) > 1e-3
     assert np.all(np.abs(result.scores - observed) <= 1e-4 * (1 + np.abs(observed)))
     assert np.all(np.abs(result.null - expected) <= 1e-4 * (1 + np.abs(expected)))
@@ -250,8 +253,8 @@ def null_data(seed, n=30, t=5):
     """X and Y that have nothing in common but a strong confound."""
     rng = np.random.default_rng([seed, 11])
     C = rng.standard_normal((n, 1))
-    X = rng.standard_normal((n, 3)) + C
-    return X, rng.standard_normal((n, t)) + 2 * C, C
+    X = rng.standard_normal((n, 3)) + 2 * C
+    return X, rng.standard_normal((n, t)) + 3 * C, C
 
 
 def rejections(n_data_sets, null, cv, confounds):
