@@ -131,14 +131,8 @@ def plan_fit(
     fold_groups = _fold_groups(settings, n, groups)
     folds = [fold for group in fold_groups for fold in group.folds]
     nuisance = settings.nuisance(n) if nuisance is None else nuisance
-    if nuisance.n_confounds:
-        if settings.standardize and not settings.fit_intercept:
-            raise InputError(
-                "confounds with standardize=True need fit_intercept=True, not False: features are "
-                "standardised about their means."
-            )
-        fewest = min((len(fold.train) for fold in folds), default=n)
-        check_room(nuisance, fewest, settings.kind == "loo")
+    fewest = min((len(fold.train) for fold in folds), default=n)
+    check_room(nuisance, fewest, [np.arange(n)] if settings.kind == "loo" else [])
     problem = Problem(
         n=n,
         p=X.shape[1],

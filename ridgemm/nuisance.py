@@ -9,7 +9,8 @@ Directions of C that the training rows do not show (the indicator of a run that 
 no effect: W is a pseudo-inverse, the ones first.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -216,9 +217,11 @@ def residual(source: Source, shift: np.ndarray, nuisance: Nuisance, team: Team) 
         for rows in spans(n, 256):
             block = values[: width(rows)]
             source.read(rows, columns, shift[columns], block)
-            slopes[:, columns] += C[rows].T @ block
-            sums[columns] += block.sum(axis=0)
-            squares[columns] += np.einsum("ij,ij->j", block, block)
+            # only a target that is left out (missing="skip") still has values that are not finite
+            with np.errstate(over="ignore", invalid="ignore"):
+                slopes[:, columns] += C[rows].T @ block
+                sums[columns] += block.sum(axis=0)
+                squares[columns] += np.einsum("ij,ij->j", block, block)
 
     blocks = spans(m, 1024)
     if source.is_array:
@@ -228,11 +231,34 @@ def residual(source: Source, shift: np.ndarray, nuisance: Nuisance, team: Team) 
             add(0, columns)
     slopes /= n
     level = sums / n if nuisance.y_ones else np.zeros(m)
-    left = squares - n * level**2 - n * np.einsum("ij,ij->j", slopes, slopes)
+    with np.errstate(over="ignore", invalid="ignore"):
+        left = squares - n * level**2 - n * np.einsum("ij,ij->j", slopes, slopes)
     explained = left <= _EXPLAINED * squares
     return Residual(
         source.data, source.name, source.shape, source.dtype, C, slopes, explained, level
     )
+
+
+def whole_residual(
+    source: Source, shift: np.ndarray, nuisance: Nuisance, missing: np.ndarray, team: Team
+) -> tuple[Source, np.ndarray]:
+    """`source` without its fit by all of N over all samples, and the effects that make the fit.
+
+    Unlike `residual` it is rid of the ones too, where they are removed: what is left is what may
+    be rearranged. `missing` columns stay as they are.
+
+    Returns
+    -------
+    Source
+    (1 + n_confounds, n_columns) float64
+    """
+    part = residual(source, shift, nuisance, team)
+    effects = np.vstack([part.level, part.slopes])
+    effects[:, missing] = 0
+    none = np.zeros(source.shape[1])
+    explained = part.explained & ~missing
+    whole = replace(part, confounds=nuisance.N, slopes=effects, explained=explained, level=none)
+    return whole, effects
 
 
 def about(source: Source, confounds: np.ndarray, slopes: np.ndarray) -> Residual:
@@ -271,22 +297,37 @@ def as_confounds(given: Any, n_samples: int) -> np.ndarray | None:
     return values
 
 
-def check_room(nuisance: Nuisance, fewest: int, leave_one_out: bool) -> None:
+def check_room(nuisance: Nuisance, fewest: int, left_out: Sequence[np.ndarray] = ()) -> None:
     """Refuse confounds that leave nothing of `fewest` samples, or fit a left-out one by itself.
+
+    Parameters
+    ----------
+    nuisance : Nuisance
+    fewest : int
+        Samples of the smallest training set.
+    left_out : sequence of int arrays
+        Sets of rows of which each row is left out once.
 
     Raises
     ------
     InputError
     """
+    if not nuisance.n_confounds:
+        return
+    if nuisance.x_ones and not nuisance.y_ones:
+        raise InputError(
+            "confounds with standardize=True need fit_intercept=True, not False: features are "
+            "standardised about their means."
+        )
     if nuisance.n_confounds + 2 > fewest:
         raise InputError(
             f"confounds has rank {nuisance.n_confounds}, which leaves nothing of a training set of "
             f"{fewest} samples; give fewer confounds or larger folds."
         )
-    leverage = nuisance.leverage(np.arange(len(nuisance.N)))
-    row = int(leverage.argmax())
-    if leave_one_out and leverage[row] > 1 - 1e-6:
-        raise InputError(
-            f"confounds fit sample {row} by itself, so that cv='loo' cannot predict it; drop the "
-            "sample, the confound, or use cv=n folds."
-        )
+    for rows in left_out:
+        leverage = nuisance.leverage(rows)
+        if leverage.max() > 1 - 1e-6:
+            raise InputError(
+                f"confounds fit sample {rows[leverage.argmax()]} by itself, so that cv='loo' "
+                "cannot predict it; drop the sample, the confound, or use cv=n folds."
+            )

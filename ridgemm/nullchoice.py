@@ -78,7 +78,7 @@ class _TraceTask:
             self.splits,
             self.maker,
             job.alphas,
-            job.data.nuisance.y_ones,
+            job.data.nuisance,
             scratch / "traces.npy",
             crew,
         )

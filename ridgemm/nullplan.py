@@ -95,7 +95,10 @@ class NullPlan:
 
 @dataclass(frozen=True)
 class NullProblem:
-    """The numbers that the plan depends on."""
+    """The numbers that the plan depends on.
+
+    `shown` says whether every training set shows all directions of the confounds.
+    """
 
     settings: Settings
     splits: Sequence[NestedSplit]
@@ -106,6 +109,8 @@ class NullProblem:
     heldout: bool
     smallest_alpha: float
     n_threads: int
+    n_confounds: int = 0
+    shown: bool = True
 
     @property
     def shared_refit(self) -> bool:
@@ -176,6 +181,8 @@ def _fit_tiles(problem: NullProblem, family: str, method: str) -> NullPlan:
         and settings.kind == "folds"
         and settings.scoring == "neg_mean_squared_error"
         and n <= _LARGEST_TRACE
+        # what stays in place is not permuted with Y Y'
+        and problem.shown
     )
     flops = target_flops(problem.splits, family, method, n, p, len(settings.alphas))
     plan = NullPlan(
@@ -306,7 +313,9 @@ def _output_bytes(problem: NullProblem) -> int:
     if not problem.settings.per_target:
         each = len(problem.splits) * (len(problem.settings.alphas) + 2)
         choices = 8 * each * (1 + problem.n_permutations)
-    return 120 * problem.t + 100 * problem.p + 24 * problem.n_permutations + indices + choices
+    confounds = 8 * problem.n_confounds * (3 * (problem.t + problem.p) + 3 * problem.n)
+    outputs = 120 * problem.t + 100 * problem.p + 24 * problem.n_permutations
+    return outputs + indices + choices + confounds
 
 
 def _n_parts(problem: NullProblem, plan: NullPlan) -> int:
@@ -329,4 +338,10 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
         {"statistics": r * k, "operators": r * n_test, "products": (1 + r) * n_test}[plan.method],
         (1 + r) * n_test if problem.heldout else 0,
     )
-    return shared + problem.n_threads * 4 * strip * plan.strip
+    confounds = 0
+    if c := problem.n_confounds:
+        # as in a fit: products with the tile, pieces of 64 rows while reading, float64 blocks
+        confounds = 8 * c * n_atoms * columns
+        block = 64 * max(plan.tile, p) + (plan.row_step + n + c) * plan.strip
+        confounds += problem.n_threads * 8 * (block + (3 * 64 * n_test if problem.heldout else 0))
+    return shared + confounds + problem.n_threads * 4 * strip * plan.strip

@@ -21,6 +21,7 @@ from ridgemm.forecast import Forecast, forecast_null
 from ridgemm.journal import Journal
 from ridgemm.mapreduce import Crew, threads_per_worker
 from ridgemm.nested import make_nested, nested_splits
+from ridgemm.nuisance import check_room, residual, whole_residual
 from ridgemm.nullchoice import shared_choices
 from ridgemm.nullplan import NullPlan, NullProblem, kept_plan, null_factors_at_once, plan_null
 from ridgemm.nullreduce import counted_null, n_rows, parts, run_null, stopped_null
@@ -101,6 +102,7 @@ class NullRun:
         groups: np.ndarray | None,
         schemes: tuple[tuple[PermutationScheme, np.ndarray], ...],
         identity: str,
+        confounds: np.ndarray | None = None,
     ):
         self.settings, self.options, self.X, self.Y = settings, options, X, Y
         (self.n, self.p), self.t = X.shape, Y.shape[1]
@@ -108,7 +110,13 @@ class NullRun:
         self.m = schemes[0][0].n_permutations
         self.splits = nested_splits(settings, outer, groups, X.shape[0])
         self.heldout = options.null == "heldout"
+        self.confounds = confounds
+        self.nuisance = settings.nuisance(self.n, confounds)
         _check_scoring(settings, self.splits)
+        trains = [f.train for split in self.splits for f in (*split.inner, split.outer)]
+        self.shown = confounds is None or all(map(self.nuisance.shown_by, trains))
+        left_out = [split.outer.train for split in self.splits] if settings.kind == "loo" else []
+        check_room(self.nuisance, min(map(len, trains)), left_out)
         if options.stop and schemes[0][0].exhaustive:
             raise InputError(
                 f"stop={options.stop!r} needs permutations in a random order, but all {self.m} "
@@ -157,12 +165,13 @@ class NullRun:
             clock.lap("scan")
             with self.journal.scratch() as scratch:
                 claims.keep(scratch)
+                data = self._data(plan, *scans)
                 maker = FactorMaker(
-                    self.X,
-                    scans[0].shift() if self.settings.centered else np.zeros(self.p, np.float32),
+                    data.X,
+                    data.x_shift,
                     Store(cache or scratch, durable=cache is not None),
                     prints[0],
-                    self.settings.nuisance(self.n),
+                    self.nuisance,
                     self.settings.standardize,
                     plan.block,
                     scratch,
@@ -171,7 +180,7 @@ class NullRun:
                 )
                 # into a cache by one process: the others open what it has made
                 with claims.first("factors") if cache is not None else nullcontext():
-                    job = self._make_job(plan, maker, scans[1])
+                    job = self._make_job(plan, maker, data)
                 clock.lap("factors")
                 pieces = Pieces(
                     self.journal,
@@ -268,25 +277,34 @@ class NullRun:
             heldout=self.heldout,
             smallest_alpha=settings.alphas.min() / largest,
             n_threads=threads_per_worker(settings.n_workers),
+            n_confounds=self.nuisance.n_confounds,
+            shown=self.shown,
         )
 
-    def _make_job(self, plan: NullPlan, maker: FactorMaker, y_scan: Scan) -> NullJob:
+    def _data(self, plan: NullPlan, x_scan: Scan, y_scan: Scan) -> Data:
+        """The sources, of Y with confounds what may be rearranged: its residuals."""
+        settings, nuisance = self.settings, self.nuisance
+        # flips of sign are about zero, not about a shift; of residuals, about their mean
+        flipped = self.schemes[0][0].name == "sign" and not nuisance.n_confounds
+        y_shifted = settings.fit_intercept and not flipped
+        x_shift = x_scan.shift() if settings.centered else np.zeros(self.p, np.float32)
+        y_shift = y_scan.shift() if y_shifted else np.zeros(self.t, np.float32)
+        X, Y, in_place = self.X, self.Y, None
+        if nuisance.n_confounds:
+            with Crew(threads_per_worker(1)) as crew:
+                Y, effects = whole_residual(Y, y_shift, nuisance, y_scan.missing, crew.team)
+                if self.shown:
+                    X = residual(X, x_shift, nuisance, crew.team)
+                else:
+                    in_place = effects
+        return Data(X, Y, x_shift, y_shift, nuisance, plan.row_step, y_scan.missing, in_place)
+
+    def _make_job(self, plan: NullPlan, maker: FactorMaker, data: Data) -> NullJob:
         settings = self.settings
-        # flips of sign are about zero, not about a shift
-        unshifted = self.schemes[0][0].name == "sign" or not settings.fit_intercept
-        y_shift = np.zeros(self.t, np.float32) if unshifted else y_scan.shift()
         exact = not settings.per_target and not self.heldout
         outer_method = "products" if self.heldout else plan.method
         return NullJob(
-            data=Data(
-                self.X,
-                self.Y,
-                maker.shift,
-                y_shift,
-                maker.nuisance,
-                plan.row_step,
-                y_scan.missing,
-            ),
+            data=data,
             strip=plan.strip,
             at_once=plan.at_once,
             folds=make_nested(
@@ -298,7 +316,7 @@ class NullRun:
             schemes=self.schemes,
             two_sided=self.options.two_sided,
             journal=self.journal,
-            missing=y_scan.missing,
+            missing=data.skip,
             keep=self._keeps_null,
         )
 
@@ -331,6 +349,8 @@ class NullRun:
             "missing": options.missing,
             "stop": options.stop,
             "keep_null": self._keeps_null,
+            # runs without any are those of earlier versions
+            **({} if self.confounds is None else {"confounds": key(self.confounds)}),
         }
 
     def _describe(self, plan: NullPlan) -> dict[str, Any]:
@@ -341,6 +361,7 @@ class NullRun:
             "alpha_per_target": self.settings.per_target,
             "n_outer_folds": len(self.splits),
             "route": plan.route,
+            **({} if self.confounds is None else {"confounds": self.nuisance.n_confounds}),
         }
 
     def _describe_scheme(self) -> str:

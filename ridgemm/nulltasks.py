@@ -343,13 +343,22 @@ def _heldout_scores(
             n, y_total, y_square = tile.centered_moments(view, view.in_test, strip)
             squares = np.einsum("ij,ij->j", prediction, prediction, dtype=np.float64)
             totals = prediction.sum(axis=0, dtype=np.float64)
+            nuisance = job.data.nuisance
+            if nuisance.n_confounds:
+                # rows of the residuals move, what the training effects leave of N does not
+                fitted = nuisance.N[view.test] @ tile.train_effects(view, strip)
             for i, moved in enumerate(orders):
                 sums = np.zeros((2, width(strip)))
                 rows = moved.rows[view.test]
                 signs = np.ones(n, np.float32) if moved.signs is None else moved.signs[view.test]
-                heldout_moments(tile.Y[:, strip], prediction, rows, signs, mean, sums)
-                # flips change the sum, and with it the squares about the training mean
-                square = y_square - 2 * mean * (sums[0] - y_total)
+                if nuisance.n_confounds:
+                    y = tile.Y[rows, strip] * signs[:, None] - fitted
+                    sums[:] = y.sum(axis=0), np.einsum("ij,ij->j", y, prediction)
+                    square = np.einsum("ij,ij->j", y, y)
+                else:
+                    heldout_moments(tile.Y[:, strip], prediction, rows, signs, mean, sums)
+                    # flips change the sum, and with it the squares about the training mean
+                    square = y_square - 2 * mean * (sums[0] - y_total)
                 moments = Moments(n, sums[0], square, totals, squares, sums[1])
                 scores = score(job.scoring, moments)
                 if job.scoring == "correlation":

@@ -18,6 +18,7 @@ from ridgemm.kernels import gather_square
 from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import Crew
 from ridgemm.nested import NestedSplit
+from ridgemm.nuisance import Nuisance
 from ridgemm.projections import Data, Order, TargetTile
 from ridgemm.store import create_array
 from ridgemm.tiles import TileGrid, spans, width
@@ -29,7 +30,7 @@ def error_matrices(
     splits: Sequence[NestedSplit],
     maker: FactorMaker,
     alphas: np.ndarray,
-    intercept: bool,
+    nuisance: Nuisance,
     path: Path,
     crew: Crew,
 ) -> np.ndarray:
@@ -41,7 +42,7 @@ def error_matrices(
     maker : FactorMaker
         Of dual factors.
     alphas : (n_alphas,) float64
-    intercept : bool
+    nuisance : Nuisance
     path : Path
         File to write.
     crew : Crew
@@ -54,7 +55,7 @@ def error_matrices(
         for fold, factors in zip(splits[k].inner, made[k], strict=True):
             weight = np.sqrt(1 / (len(fold.test) * len(splits[k].inner)))
             for a, alpha in enumerate(alphas):
-                E = _residual_operator(fold, factors, alpha, n, intercept)
+                E = _residual_operator(fold, factors, alpha, n, nuisance)
                 E *= weight
                 blas.syrk(E.astype(np.float32), M[k * r + a], accumulate=True)
         for matrix in M[k * r : (k + 1) * r]:
@@ -65,12 +66,17 @@ def error_matrices(
 
 
 def _residual_operator(
-    fold: Fold, factors: Factors, alpha: float, n: int, intercept: bool
+    fold: Fold, factors: Factors, alpha: float, n: int, nuisance: Nuisance
 ) -> np.ndarray:
     """E with ``E y`` the residuals of a fold's test rows; (n_test, n) float64."""
     shrunk = factors.heldout / (factors.eigenvalues + alpha)
     H = shrunk @ factors.basis.T.astype(np.float64)
-    if intercept:
+    if nuisance.n_confounds:
+        # what the confounds fit is removed from training rows, and is the fit of the test rows
+        N = nuisance.N[fold.train]
+        W = nuisance.y_weights(N.T @ N)
+        H -= (H @ N - nuisance.N[fold.test]) @ W @ N.T
+    elif nuisance.y_ones:
         H -= H.mean(axis=1, keepdims=True)
         H += 1 / len(fold.train)
     E = np.zeros((len(fold.test), n))

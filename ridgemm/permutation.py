@@ -14,6 +14,7 @@ from ridgemm.estimators import RidgeCV
 from ridgemm.folds import Fold, make_folds
 from ridgemm.mapreduce import count_workers
 from ridgemm.model import logging_to_stderr
+from ridgemm.nuisance import as_confounds
 from ridgemm.nullrun import NullRun, Options
 from ridgemm.private import remove, temporary_folder
 from ridgemm.results import PermutationResult
@@ -29,6 +30,7 @@ def permutation_test(
     *,
     cv: Any = 5,
     groups: Any = None,
+    confounds: Any = None,
     scheme: Any = "free",
     n_permutations: int = 1000,
     random_state: int = 0,
@@ -61,6 +63,11 @@ def permutation_test(
         Outer folds.
     groups : array-like of shape (n_samples,), optional
         Run, session or family: for the folds of both levels and for `scheme`.
+    confounds : array-like of shape (n_samples, n_confounds), optional
+        Removed from X and Y inside every training fold of both levels, as by `RidgeCV.fit`. The
+        null is that of Freedman and Lane: the fit of Y by the confounds over all samples (and
+        the intercept) stays in place, its residuals are rearranged by `scheme`, and both
+        together are Y of permutation i.
     scheme : {"free", "within", "whole", "circular", "sign"} or (m, n_samples) int array
         What is exchangeable, see `ridgemm.permutation_scheme`.
     n_permutations : int
@@ -72,7 +79,8 @@ def permutation_test(
         or leave the models and permute the held-out rows of each outer fold against their
         predictions, which is much cheaper. "heldout" is exact for one outer fold; the models of
         several share samples, which it does not repeat, so that with few samples it rejects
-        too often (9 % at 0.05 with 24 samples in 2 folds). "refit" is exact.
+        too often (9 % at 0.05 with 24 samples in 2 folds). "refit" is exact. With confounds
+        either permutes residuals, which are exchangeable but for the estimated fit.
     two_sided : bool
         Test the magnitude of the score.
     missing : {"raise", "skip"}
@@ -111,12 +119,28 @@ def permutation_test(
     Scores are float32; a null score within 1e-5 (relative to 1 + \|score\|) below the observed
     one is a tie, and ties count against the effect.
 
+    With the confounds and the ones in N, H the projection on N over all samples, and :math:`P_i`
+    a permutation or flips, the targets of permutation i are
+
+    .. math:: Y_i = H Y + P_i (Y - H Y).
+
+    X keeps its order. A training fold that shows every direction of N removes all of H Y again,
+    from its test rows too. Where one does not (the indicator of a run that is held out), the fit
+    of the test rows in that direction stays in them, as it does in the observed score. Residuals
+    are exchangeable as errors are only up to the fit that was taken from them, so that the test
+    is exact without confounds and close to exact with few of them for the number of samples [3]_
+    [4]_.
+
     References
     ----------
     .. [1] T. E. Nichols and A. P. Holmes, "Nonparametric permutation tests for functional
        neuroimaging", Human Brain Mapping 15, 2002.
     .. [2] B. Phipson and G. K. Smyth, "Permutation p-values should never be zero",
        Statistical Applications in Genetics and Molecular Biology 9, 2010.
+    .. [3] D. Freedman and D. Lane, "A nonstochastic interpretation of reported significance
+       levels", Journal of Business & Economic Statistics 1, 1983.
+    .. [4] A. M. Winkler, G. R. Ridgway, M. A. Webster, S. M. Smith and T. E. Nichols, "Permutation
+       inference for the general linear model", NeuroImage 92, 2014.
 
     Examples
     --------
@@ -134,6 +158,7 @@ def permutation_test(
         Y,
         cv=cv,
         groups=groups,
+        confounds=confounds,
         scheme=scheme,
         n_permutations=n_permutations,
         random_state=random_state,
@@ -170,6 +195,7 @@ def prepare(
     *,
     cv: Any = 5,
     groups: Any = None,
+    confounds: Any = None,
     scheme: Any = "free",
     n_permutations: int = 1000,
     random_state: int = 0,
@@ -203,6 +229,7 @@ def prepare(
         raise InputError(
             f"X has {X.shape[0]} rows and Y has {Y.shape[0]}; both need one row for each sample."
         )
+    columns = as_confounds(confounds, X.shape[0])
     if not isinstance(scheme, str):
         try:
             scheme = np.asarray(scheme)
@@ -216,7 +243,7 @@ def prepare(
         [] if groups is None else np.unique(groups, return_inverse=True)[1].tolist(),
         min_shift,
     )
-    return NullRun(settings, options, X, Y, outer, groups, schemes, identity)
+    return NullRun(settings, options, X, Y, outer, groups, schemes, identity, columns)
 
 
 def _schemes(

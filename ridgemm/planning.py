@@ -61,13 +61,8 @@ def plan(
     """
     check_level(level, "level")
     if n_permutations is not None:
-        if confounds is not None:
-            raise InputError(
-                "confounds are removed by a fit alone, not in a permutation test; leave out "
-                "n_permutations, or confounds."
-            )
-        arguments = {"groups": groups, "n_permutations": n_permutations, **options}
-        return prepare(model, X, Y, **arguments).forecast(level)
+        arguments = {"groups": groups, "confounds": confounds, **options}
+        return prepare(model, X, Y, n_permutations=n_permutations, **arguments).forecast(level)
     if options:
         raise InputError(
             f"{', '.join(sorted(options))}: only a permutation test has such arguments; give "

@@ -41,6 +41,9 @@ class Data:
     skip : (n_targets,) bool, optional
         Targets with missing values; a resident tile has zeros in their place, so that they
         can stay in every product and harm none.
+    in_place : (q, n_targets) float64, optional
+        Y is read without N times this, which stays in place whatever is permuted; None where
+        every training set takes all of it away again.
     """
 
     X: Source
@@ -50,6 +53,7 @@ class Data:
     nuisance: Nuisance
     row_step: int
     skip: np.ndarray | None = None
+    in_place: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -195,8 +199,17 @@ class TargetTile:
     # -- per strip ---------------------------------------------------------------------------
 
     def train_effects(self, fold: FoldView, strip: slice) -> np.ndarray:
-        """(q, n_strip) float64 effects of the nuisance on the (shifted) targets in training."""
-        return fold.weights @ self._total(self.sums, fold.in_train, strip)
+        """(q, n_strip) float64 effects of the nuisance on the (shifted) targets in training.
+
+        Directions of what stays in place that training does not show are kept: they have the
+        negative effect on the values that the tile holds without it.
+        """
+        effects = fold.weights @ self._total(self.sums, fold.in_train, strip)
+        if self.data.in_place is not None:
+            gram = self.grams[fold.in_train].sum(axis=0)
+            targets = self.targets[np.arange(strip.start, strip.stop) % self.n_targets]
+            effects += (fold.weights @ gram - np.eye(len(gram))) @ self.data.in_place[:, targets]
+        return effects
 
     def train_mean(self, fold: FoldView, strip: slice) -> np.ndarray:
         """Training means, at mean confounds, of the (shifted) targets; 0 without an intercept."""

@@ -249,6 +249,27 @@ def test_another_level_is_another_map_of_the_same_run(files, capsys):
     assert np.isfinite(np.load("run/scores_fwer.npy")).sum() == counts[2]
 
 
+def test_confounds(files, capsys):
+    rng = np.random.default_rng(1)
+    C = np.round(rng.standard_normal((N, 2)), 3)
+    np.save("C.npy", C)
+    lines = [" ".join(map(str, row)) for row in C]
+    Path("C.txt").write_text("\n".join(["drift motion", *lines]))
+    as_json("fit X.npy Y.npy --confounds C.npy --cv 3 --run fit", capsys)
+    expected = RidgeCV(cv=3).fit(X, Y, confounds=C)
+    np.testing.assert_array_equal(load("fit").coef_, expected.coef_)
+    call("fit X.npy Y.npy --confounds C.txt --cv 3 --run fit", capsys)  # the same values
+    assert "confounds was" in call("fit X.npy Y.npy --cv 3 --run fit", capsys, code=1).err
+    words = "X.npy Y.npy --confounds C.txt --cv 3 --outer-cv 3 --n-permutations 9"
+    call(f"plan {words}", capsys)
+    as_json(f"permute {words} --run test", capsys)
+    found = permutation_test(RidgeCV(cv=3), X, Y, confounds=C, cv=3, n_permutations=9)
+    np.testing.assert_array_equal(load("test").pvalues, found.pvalues)
+    Path("C.txt").write_text("1 2\n3 four")
+    message = call(f"permute {words} --run other", capsys, code=1).err
+    assert "confounds='C.txt' is no table of numbers" in message
+
+
 def test_more_permutations_in_the_same_folder(files, capsys):
     call("permute X.npy Y.npy --run run --n-permutations 50", capsys)
     call("permute X.npy Y.npy --run run --n-permutations 150", capsys)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ridgemm.commands.options import UsageError
-from ridgemm.commands.tables import is_table, read_column
+from ridgemm.commands.tables import is_table, read_column, read_numbers
 from ridgemm.errors import InputError, StorageError, one_line
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ class Problem:
     groups : (n_samples,) array or None
     features : dict
         How X was made of its file, for predictions from another one.
+    confounds : (n_samples, n_confounds) array or None
     """
 
     X: Any
     Y: Any
     groups: "np.ndarray | None"
     features: dict[str, Any]
+    confounds: Any = None
 
 
 def open_problem(options: argparse.Namespace, folder: Path | None) -> Problem:
@@ -61,7 +63,8 @@ def open_problem(options: argparse.Namespace, folder: Path | None) -> Problem:
         "delays": options.delays and list(options.delays),
     }
     X = open_features(options.X, groups, features)
-    return Problem(X, open_targets(options, options.Y, folder), groups, features)
+    confounds = read_confounds(options.confounds)
+    return Problem(X, open_targets(options, options.Y, folder), groups, features, confounds)
 
 
 def open_features(spec: str, groups: "np.ndarray | None", features: Mapping[str, Any]) -> Any:
@@ -110,6 +113,13 @@ def read_groups(spec: str | None) -> "np.ndarray | None":
         raise InputError(
             f"groups={spec!r} cannot be read as a .npy file ({one_line(error)})."
         ) from error
+
+
+def read_confounds(spec: str | None) -> Any:
+    """Confounds from a file, of a text file all columns."""
+    if spec is None:
+        return None
+    return read_numbers(spec, "confounds") if is_table(spec) else _open_files([spec], "confounds")
 
 
 def _open_files(specs: list[str], name: str) -> Any:

@@ -50,7 +50,8 @@ def run(given: argparse.Namespace) -> int:
     model = options.make_model(given)
     folder = as_path(given.run_folder, "run")
     problem = data.open_problem(given, folder)
-    forecast = plan(model, problem.X, problem.Y, groups=problem.groups)
+    groups, confounds = problem.groups, problem.confounds
+    forecast = plan(model, problem.X, problem.Y, groups=groups, confounds=confounds)
     request = {"asked": _asked(model, problem), "chosen": {}}
     begun = (folder / REQUEST).exists()
     if begun:
@@ -102,7 +103,8 @@ def _asked(model: "RidgeCV", problem: data.Problem) -> dict[str, Any]:
     with Crew(threads_per_worker(1)) as crew:
         prints = {
             name: fingerprint(as_source(getattr(problem, name), name), crew.team)
-            for name in ("X", "Y")
+            for name in ("X", "Y", "confounds")
+            if getattr(problem, name) is not None
         }
     groups = problem.groups
     labels = None if groups is None else np.unique(groups, return_inverse=True)[1].tolist()
@@ -132,7 +134,7 @@ def _fit(
         log.warning("warning: %s", warning)
     # without a cache that stays, one that a second call finds after a kill
     model.set_params(cache_dir=given.cache or folder / OWN_CACHE)
-    model.fit(problem.X, problem.Y, problem.groups)
+    model.fit(problem.X, problem.Y, problem.groups, confounds=problem.confounds)
     model.set_params(cache_dir=given.cache)
     journal = Journal(folder)
     journal.keep_plan(forecast.as_dict())

@@ -69,6 +69,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     add_mask(parser)
     add_groups(parser)
     parser.add_argument(
+        "--confounds",
+        metavar="FILE",
+        help="removed from X and Y inside each training fold: as X, or a text file of numbers",
+    )
+    parser.add_argument(
         "--delays",
         type=integers,
         metavar="N,...",

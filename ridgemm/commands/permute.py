@@ -50,6 +50,7 @@ def run(given: argparse.Namespace) -> int:
         problem.X,
         problem.Y,
         groups=problem.groups,
+        confounds=problem.confounds,
         out=folder,
         progress=False if given.quiet else None,
         **options.permutation_options(given),

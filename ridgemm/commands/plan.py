@@ -30,7 +30,13 @@ def run(given: argparse.Namespace) -> int:
     problem = data.open_problem(given, None)
     nested = {} if given.n_permutations is None else options.permutation_options(given)
     forecast = plan(
-        model, problem.X, problem.Y, groups=problem.groups, level=given.alpha_level, **nested
+        model,
+        problem.X,
+        problem.Y,
+        groups=problem.groups,
+        confounds=problem.confounds,
+        level=given.alpha_level,
+        **nested,
     )
     output.show_report(given, forecast, forecast.as_dict())
     return 0

@@ -81,6 +81,38 @@ def read_column(spec: str, name: str) -> "np.ndarray":
         return values
 
 
+def read_numbers(path: str, name: str) -> "np.ndarray":
+    """All columns of a text file of numbers, (n_samples, n_columns) float64.
+
+    A first line of names is left out.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it holds something else.
+    """
+    import numpy as np
+
+    lines = _read(Path(path), name)
+    try:
+        if lines and not _is_number(lines[0][0]):
+            lines = lines[1:]
+        return np.array(lines, dtype=np.float64).reshape(len(lines), -1)
+    except ValueError as error:
+        raise InputError(
+            f"{name}={path!r} is no table of numbers ({one_line(error)}); give the same number of "
+            "columns in every line."
+        ) from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _split(spec: str) -> tuple[Path, str | None]:
     path, colon, column = spec.rpartition(":")
     if colon and Path(path).suffix.lower() in _SEPARATORS:
