@@ -152,7 +152,7 @@ class FactorMaker:
         self.centered = nuisance.x_ones or nuisance.n_confounds > 0
         self.block, self.scratch = block, scratch
         self._identity = [FORMAT, fingerprint, nuisance.x_ones, standardize]
-        if nuisance.n_confounds:
+        if nuisance.n_confounds or nuisance.weights is not None:
             self._identity += [key(nuisance.N)]
         self._statistics: dict[int, AtomStatistics] = {}
         self._lock = threading.Lock()
@@ -204,7 +204,9 @@ class FactorMaker:
             statistics = self._statistics_of(request.atoms)
             G, effects, scale, removed = self._training_gram(statistics, request.in_train)
             n_train = len(request.fold.train)
-            eigenvalues, V = eigenbasis(G, n_train, removed / scale, self.matrices)
+            # where weights are large, so is what centring took
+            weight = np.sqrt(statistics.totals(request.in_train)[0][0, 0] / n_train)
+            eigenvalues, V = eigenbasis(G, n_train, weight * removed / scale, self.matrices)
             V /= scale
             _save_vectors(folder, eigenvalues, effects, scale, V)
             _save_matrix(folder / "basis.npy", V.T)
@@ -281,10 +283,10 @@ class FactorMaker:
         """
 
         def build(folder: Path) -> None:
-            effects, scale, removed = self._row_moments(fold.train)
+            effects, scale, removed, total = self._row_moments(fold.train)
             R = self._triangle(fold.train, effects, scale)
             singular, Vt = lapack.svd(R, self.matrices)
-            cancelled = np.sqrt(len(fold.train)) * np.max(removed / scale)
+            cancelled = np.sqrt(total) * np.max(removed / scale)
             kept = singular > EPS * max(R.shape) * max(singular[0], cancelled)
             # the largest come first
             eigenvalues, V = singular[kept] ** 2, Vt[: kept.sum()]
@@ -316,7 +318,7 @@ class FactorMaker:
             lapack.triangle_of(stack[:filled])
         return stack[: min(filled, p)]
 
-    def _row_moments(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _row_moments(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         N, gram = self.nuisance.N[rows], self.nuisance.gram(rows)
         effects, scale = np.zeros((len(gram), self.X.shape[1])), np.ones(self.X.shape[1])
         if self.centered:
@@ -328,8 +330,8 @@ class FactorMaker:
             for piece, values in self._row_blocks(rows):
                 values -= N[piece] @ effects
                 squares += np.einsum("ij,ij->j", values, values)
-            scale = usable_scale(np.sqrt(squares / len(rows)), removed)
-        return effects, scale, removed
+            scale = usable_scale(np.sqrt(squares / gram[0, 0]), removed)
+        return effects, scale, removed, float(gram[0, 0])
 
     # -- dual: eigh of the n x n Gram --------------------------------------------------------
 
