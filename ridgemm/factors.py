@@ -283,9 +283,10 @@ class FactorMaker:
         """
 
         def build(folder: Path) -> None:
-            effects, scale, removed, total = self._row_moments(fold.train)
+            effects, scale, removed = self._row_moments(fold.train)
             R = self._triangle(fold.train, effects, scale)
             singular, Vt = lapack.svd(R, self.matrices)
+            total = self.nuisance.gram(fold.train)[0, 0]
             cancelled = np.sqrt(total) * np.max(removed / scale)
             kept = singular > EPS * max(R.shape) * max(singular[0], cancelled)
             # the largest come first
@@ -318,7 +319,7 @@ class FactorMaker:
             lapack.triangle_of(stack[:filled])
         return stack[: min(filled, p)]
 
-    def _row_moments(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    def _row_moments(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         N, gram = self.nuisance.N[rows], self.nuisance.gram(rows)
         effects, scale = np.zeros((len(gram), self.X.shape[1])), np.ones(self.X.shape[1])
         if self.centered:
@@ -331,7 +332,7 @@ class FactorMaker:
                 values -= N[piece] @ effects
                 squares += np.einsum("ij,ij->j", values, values)
             scale = usable_scale(np.sqrt(squares / gram[0, 0]), removed)
-        return effects, scale, removed, float(gram[0, 0])
+        return effects, scale, removed
 
     # -- dual: eigh of the n x n Gram --------------------------------------------------------
 

@@ -215,10 +215,13 @@ class TargetTile:
         given = self._total(self.squares, atoms, strip)
         fitted = gram @ effects
         square = given + (effects * (fitted - 2 * total)).sum(axis=0)
-        if not self.data.nuisance.n_plain:
+        n = gram[0, 0]
+        if self.data.nuisance.n_plain:
+            n = int(n)
+        else:
             # equal values are no longer equal once they were scaled and rounded
             square[square <= ROUNDED * given] = 0
-        return float(gram[0, 0]), total[0] - fitted[0], square
+        return n, total[0] - fitted[0], square
 
     def is_constant(self, fold: FoldView, strip: slice) -> np.ndarray:
         """Which targets do not vary over the training rows."""
