@@ -61,6 +61,10 @@ class Candidates:
         ``sum y**2`` in the sum of squared residuals (GCV).
     operator : (q * n_test, n_train) float32, optional
         The held-out predictions of the members are ``operator @ y``.
+    summed : (n_alphas, k) float32, optional
+        Times Z, the weighted sums of predictions (for LOO, of errors but for `shares`).
+    shares : (n_alphas, n_samples) float64, optional
+        For LOO: times y, what these leave out.
     """
 
     view: FoldView
@@ -72,6 +76,8 @@ class Candidates:
     gcv_scale: np.ndarray | None = None
     keep: np.ndarray | None = None
     operator: np.ndarray | None = None
+    summed: np.ndarray | None = None
+    shares: np.ndarray | None = None
 
 
 def held_out(view: FoldView, alphas: np.ndarray, exact: bool = False) -> Candidates:
@@ -150,6 +156,24 @@ def generalised(view: FoldView, alphas: np.ndarray, dual: bool, nuisance: Nuisan
         gcv_scale=(n / trace) ** 2,
         keep=np.full(len(alphas), float(not dual)),
     )
+
+
+def weigh_sums(candidates: Candidates, nuisance: Nuisance) -> Candidates:
+    """Candidates that know the weighted sums of predictions; the kernels make plain ones.
+
+    The rows of predictions are scaled by the roots of the weights, which makes their squares and
+    products right. A weighted sum is the product of P with those roots, times D.
+    """
+    view, leverage = candidates.view, candidates.leverage
+    root, left = nuisance.N[view.test, 0][None], view.factors.heldout
+    if leverage is not None:
+        root, left = nuisance.N[view.train, 0] * leverage, candidates.left
+    total = np.zeros((len(root), left.shape[1]))
+    for rows in spans(len(left), ROW_STEP):
+        total += root[:, rows] @ left[rows].astype(np.float64)
+    table = candidates.mix.astype(np.float64) @ candidates.basis
+    shares = None if leverage is None else candidates.keep[:, None] * root
+    return replace(candidates, summed=(table * total).astype(np.float32), shares=shares)
 
 
 def left_factor(view: FoldView) -> np.ndarray:
@@ -256,6 +280,8 @@ def score_products(
         F = _predictions(view.factors.heldout[rows], Z, candidates, workspace)
         y = tile.gather(view.test[rows], effects, strip, workspace, "test")
         product_moments(F, candidates.mix, y, lines, sums)
+    if candidates.summed is not None:
+        sums[:, 0] = _product(candidates.summed, Z)
     return _score(tile, view, strip, scoring, sums)
 
 
@@ -285,12 +311,18 @@ def score_loo(
     effects = tile.train_effects(view, strip)
     left = candidates.left
     sums = workspace.zeros("moments", (len(candidates.mix), 4, width(strip)))
+    errors = np.zeros((len(candidates.mix), width(strip)))
     lines = workspace.array("lines", (2, width(strip)))
     for rows in spans(len(left), ROW_STEP):
         F = _predictions(left[rows], Z, candidates, workspace)
         y = tile.gather(view.train[rows], effects, strip, workspace, "test")
         leverage = candidates.leverage[:, rows]
         loo_moments(F, candidates.mix, y, candidates.keep, leverage, lines, sums)
+        if candidates.shares is not None:
+            errors += candidates.shares[:, rows] @ y
+    if candidates.summed is not None:
+        total = tile.centered_moments(view, view.in_train, strip)[1]
+        sums[:, 0] = total - errors - _product(candidates.summed, Z)
     if scoring == "correlation":
         return _score(tile, view, strip, scoring, sums, view.in_train)
     n, y, y_square = tile.centered_moments(view, view.in_train, strip)
@@ -330,6 +362,12 @@ def _predictions(
         scale_rows(Z, member, D)
         blas.gemm(left, D, prediction)
     return F
+
+
+def _product(table: np.ndarray, Z: np.ndarray) -> np.ndarray:
+    out = np.empty((len(table), Z.shape[1]), np.float32)
+    blas.gemm(table, Z, out)
+    return out
 
 
 def _score(

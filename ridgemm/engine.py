@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.clock import Clock
-from ridgemm.crossvalidation import generalised, held_out, left_out
+from ridgemm.crossvalidation import generalised, held_out, left_out, weigh_sums
 from ridgemm.errors import InputError
 from ridgemm.factors import FactorMaker, Factors, Request
 from ridgemm.fitplan import Plan, make_plan, trace_tile
@@ -26,6 +26,7 @@ from ridgemm.sources import Source, largest_eigenvalue, scan
 from ridgemm.store import Store, check_space, create_array, fingerprint, open_array
 from ridgemm.tiles import TileGrid, width
 from ridgemm.trace import shared_scores
+from ridgemm.weights import Weights, weighted
 
 log = logging.getLogger("ridgemm")
 
@@ -63,9 +64,14 @@ class Settings:
         """Whether training means are removed from X."""
         return self.fit_intercept or self.standardize
 
-    def nuisance(self, n_samples: int, confounds: np.ndarray | None = None) -> Nuisance:
+    def nuisance(
+        self,
+        n_samples: int,
+        confounds: np.ndarray | None = None,
+        weights: Weights | None = None,
+    ) -> Nuisance:
         """What is removed from X and Y."""
-        return make_nuisance(n_samples, self.centered, self.fit_intercept, confounds)
+        return make_nuisance(n_samples, self.centered, self.fit_intercept, confounds, weights)
 
     @property
     def kind(self) -> str:
@@ -95,7 +101,7 @@ class Fitted:
     y_offset : (n_targets,) float64
     scale : (n_features,) float64 or None
     X, Y : Source
-        With confounds, about their fit by them.
+        Samples that take part; with confounds, about their fit by them.
     factors_computed : int
     took : dict of str to float
         Seconds of every stage.
@@ -117,22 +123,23 @@ class Fitted:
 def plan_fit(
     settings: Settings, X: Source, Y: Source, groups: Any, nuisance: Nuisance | None = None
 ) -> tuple[Plan, list[FoldGroup]]:
-    """Check folds against the data and choose the route and the tiles. Reads a sample of X."""
+    """Check folds against the data and choose the route and the tiles. Reads a sample of X.
+
+    With weights, X and Y are the samples that these keep, and groups are of the samples as given.
+    """
     n = X.shape[0]
-    if Y.shape[0] != n:
-        raise InputError(
-            f"X has {n} rows and Y has {Y.shape[0]}; both need one row for each sample."
-        )
+    check_rows(X, Y)
     if np.ndim(settings.alpha) and len(settings.alpha) != Y.shape[1]:
         raise InputError(
             f"alpha has {len(settings.alpha)} penalties and Y has {Y.shape[1]} targets; give one "
             "for each target, or a number."
         )
-    fold_groups = _fold_groups(settings, n, groups)
-    folds = [fold for group in fold_groups for fold in group.folds]
     nuisance = settings.nuisance(n) if nuisance is None else nuisance
+    fold_groups = _fold_groups(settings, n, groups, nuisance.weights)
+    folds = [fold for group in fold_groups for fold in group.folds]
     fewest = min((len(fold.train) for fold in folds), default=n)
     check_room(nuisance, fewest, [np.arange(n)] if settings.kind == "loo" else [])
+    largest = largest_eigenvalue(X, settings.standardize)
     problem = Problem(
         n=n,
         p=X.shape[1],
@@ -145,8 +152,9 @@ def plan_fit(
         shared=not settings.per_target,
         scoring=settings.scoring,
         standardize=settings.standardize,
-        smallest_alpha=settings.smallest_alpha / largest_eigenvalue(X, settings.standardize),
+        smallest_alpha=settings.smallest_alpha / (largest * (nuisance.total / n)),
         n_confounds=nuisance.n_confounds,
+        weighted=nuisance.weights is not None,
     )
     plan = make_plan(
         problem,
@@ -158,16 +166,29 @@ def plan_fit(
     return plan, fold_groups
 
 
-def _fold_groups(settings: Settings, n: int, groups: Any) -> list[FoldGroup]:
+def check_rows(X: Source, Y: Source) -> None:
+    """Refuse X and Y of other numbers of samples."""
+    if Y.shape[0] != X.shape[0]:
+        raise InputError(
+            f"X has {X.shape[0]} rows and Y has {Y.shape[0]}; both need one row for each sample."
+        )
+
+
+def _fold_groups(
+    settings: Settings, n: int, groups: Any, weights: Weights | None
+) -> list[FoldGroup]:
+    which = "" if weights is None else " of positive sample_weight"
     if settings.kind != "folds":
         if n < 2 and settings.kind != "fixed":
-            raise InputError(f"cv={settings.cv!r} needs at least 2 samples, but X has {n}.")
+            raise InputError(f"cv={settings.cv!r} needs at least 2 samples{which}, but X has {n}.")
         return []
-    folds = make_folds(settings.cv, n, groups)
+    folds = make_folds(settings.cv, n if weights is None else weights.n_given, groups)
+    if weights is not None:
+        folds = [weights.restrict(fold, i) for i, fold in enumerate(folds)]
     shortest = min(len(fold.test) for fold in folds)
     if shortest < 2 and settings.scoring != "neg_mean_squared_error":
         raise InputError(
-            f"scoring={settings.scoring!r} needs 2 test samples in every fold, but one has "
+            f"scoring={settings.scoring!r} needs 2 test samples{which} in every fold, but one has "
             f"{shortest}; use cv='loo' or scoring='neg_mean_squared_error'."
         )
     return group_folds(folds, n)
@@ -203,8 +224,7 @@ def run_fit(
     clock = Clock()
     maker, y_shift, whole = _open(settings, plan, X, Y, cache, scratch, nuisance)
     shown = all(nuisance.shown_by(fold.train) for group in fold_groups for fold in group.folds)
-    if shown:
-        maker.X, Y = whole
+    maker.X, Y = (weighted(source, nuisance.weights) for source in (whole if shown else (X, Y)))
     clock.lap("scan")
     _check_disk(plan, scratch, maker.store.folder)
     candidate_groups, full = _candidates(settings, plan, fold_groups, maker)
@@ -224,6 +244,7 @@ def run_fit(
         known=settings.alpha,
         drift=drift,
         outputs=_make_outputs(plan, scratch),
+        root=nuisance.N[:, 0] if nuisance.weights and plan.route.family == "dual" else None,
     )
     shared_mean = None
     if plan.route.method == "trace":
@@ -333,6 +354,8 @@ def _candidates(
 ) -> tuple[tuple[CandidateGroup, ...], FoldView]:
     """Factors and shrinkage of every fold, and the view of all samples."""
     family, loo = plan.route.family, settings.kind == "loo"
+    # no other score looks at the sum of predictions
+    weigh = maker.nuisance.weights is not None and settings.scoring == "correlation"
     groups = _with_cover(fold_groups, plan.problem.n)
     everything = np.arange(plan.problem.n)
     # a tall LOO needs the projected rows of all samples, as if they were held out
@@ -352,8 +375,13 @@ def _candidates(
     if settings.kind != "folds":
         make = left_out if loo else generalised
         only = make(full, settings.alphas, family == "dual", maker.nuisance)
+        if weigh and loo:
+            only = weigh_sums(only, maker.nuisance)
         return (CandidateGroup(groups[-1].atoms, (only,)),), full
-    candidates = iter([held_out(view, settings.alphas) for view in views])
+    folds = [held_out(view, settings.alphas) for view in views]
+    if weigh and plan.route.method == "products":
+        folds = [weigh_sums(fold, maker.nuisance) for fold in folds]
+    candidates = iter(folds)
     return (
         tuple(
             CandidateGroup(group.atoms, tuple(next(candidates) for _ in group.folds))

@@ -129,7 +129,15 @@ class RidgeCV(RidgeModel):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: Any, Y: Any, groups: Any = None, *, confounds: Any = None) -> "RidgeCV":
+    def fit(
+        self,
+        X: Any,
+        Y: Any,
+        groups: Any = None,
+        *,
+        confounds: Any = None,
+        sample_weight: Any = None,
+    ) -> "RidgeCV":
         """Choose alphas by cross-validation and fit all samples with them.
 
         Parameters
@@ -144,6 +152,12 @@ class RidgeCV(RidgeModel):
             Fitted to X and Y without a penalty and removed from both, inside each training fold;
             test rows are rid of them by the coefficients of the training fold. Scores are of what
             is left. ``coef_`` acts on X; see `predict` for their part in a prediction.
+        sample_weight : array-like of shape (n_samples,) or float, optional
+            Weights of the squared errors, used as they are: twice the weights want twice the
+            alphas. Means, standard deviations and scores are weighted, too: for LOO the pooled
+            score, for GCV the squared errors (its trace is that of the weighted fit, its count
+            that of the samples). 0 leaves a sample out of training and of scores, after the
+            folds are made; ``dual_coef_`` has no place for it.
 
         Returns
         -------
@@ -158,7 +172,7 @@ class RidgeCV(RidgeModel):
         StorageError
             A folder cannot be written, or the disk is too full.
         """
-        return self._fit(X, Y, groups, confounds)
+        return self._fit(X, Y, groups, confounds, sample_weight)
 
     def checked_settings(self) -> Settings:
         """The parameters, checked; what needs no data is refused here."""
@@ -260,12 +274,12 @@ class Ridge(RidgeModel):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: Any, Y: Any, *, confounds: Any = None) -> "Ridge":
+    def fit(self, X: Any, Y: Any, *, confounds: Any = None, sample_weight: Any = None) -> "Ridge":
         """Fit all samples.
 
         Parameters
         ----------
-        X, Y, confounds : as in `RidgeCV.fit`
+        X, Y, confounds, sample_weight : as in `RidgeCV.fit`
 
         Returns
         -------
@@ -276,7 +290,7 @@ class Ridge(RidgeModel):
         InputError, MemoryLimitError, StorageError
             As `RidgeCV.fit`.
         """
-        return self._fit(X, Y, None, confounds)
+        return self._fit(X, Y, None, confounds, sample_weight)
 
     def checked_settings(self) -> Settings:
         """The parameters, checked; what needs no data is refused here."""

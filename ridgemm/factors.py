@@ -152,7 +152,7 @@ class FactorMaker:
         self.centered = nuisance.x_ones or nuisance.n_confounds > 0
         self.block, self.scratch = block, scratch
         self._identity = [FORMAT, fingerprint, nuisance.x_ones, standardize]
-        if nuisance.n_confounds:
+        if nuisance.n_confounds or nuisance.weights is not None:
             self._identity += [key(nuisance.N)]
         self._statistics: dict[int, AtomStatistics] = {}
         self._lock = threading.Lock()
@@ -204,7 +204,9 @@ class FactorMaker:
             statistics = self._statistics_of(request.atoms)
             G, effects, scale, removed = self._training_gram(statistics, request.in_train)
             n_train = len(request.fold.train)
-            eigenvalues, V = eigenbasis(G, n_train, removed / scale, self.matrices)
+            # where weights are large, so is what centring took
+            weight = np.sqrt(statistics.totals(request.in_train)[0][0, 0] / n_train)
+            eigenvalues, V = eigenbasis(G, n_train, weight * removed / scale, self.matrices)
             V /= scale
             _save_vectors(folder, eigenvalues, effects, scale, V)
             _save_matrix(folder / "basis.npy", V.T)
@@ -284,7 +286,8 @@ class FactorMaker:
             effects, scale, removed = self._row_moments(fold.train)
             R = self._triangle(fold.train, effects, scale)
             singular, Vt = lapack.svd(R, self.matrices)
-            cancelled = np.sqrt(len(fold.train)) * np.max(removed / scale)
+            total = self.nuisance.gram(fold.train)[0, 0]
+            cancelled = np.sqrt(total) * np.max(removed / scale)
             kept = singular > EPS * max(R.shape) * max(singular[0], cancelled)
             # the largest come first
             eigenvalues, V = singular[kept] ** 2, Vt[: kept.sum()]
@@ -328,7 +331,7 @@ class FactorMaker:
             for piece, values in self._row_blocks(rows):
                 values -= N[piece] @ effects
                 squares += np.einsum("ij,ij->j", values, values)
-            scale = usable_scale(np.sqrt(squares / len(rows)), removed)
+            scale = usable_scale(np.sqrt(squares / gram[0, 0]), removed)
         return effects, scale, removed
 
     # -- dual: eigh of the n x n Gram --------------------------------------------------------

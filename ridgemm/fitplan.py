@@ -321,7 +321,7 @@ def _prediction_bytes(plan: Plan) -> int:
 def _output_bytes(problem: Problem) -> int:
     per_target = 4 * problem.n_alphas + 100
     indices = 16 * problem.n * (len(problem.folds) + 1)
-    c = problem.n_confounds
+    c = problem.n_confounds + problem.weighted
     # slopes, as they are used and as they are kept
     confounds = 8 * c * (2 * (problem.t + problem.p) + 3 * problem.n)
     return per_target * problem.t + 100 * problem.p + indices + confounds
@@ -376,7 +376,7 @@ def _task_bytes(plan: Plan) -> int:
     if family != "primal":
         strip += n
     confounds = 0
-    if c := problem.n_confounds:
+    if c := problem.n_confounds + problem.weighted:
         # their products with the tile; pieces of 64 rows while reading, blocks in float64
         confounds = 8 * c * problem.n_atoms * b
         confounds += plan.n_threads * 8 * (64 * max(b, p) + (plan.row_step + n + c) * plan.strip)

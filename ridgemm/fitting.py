@@ -77,6 +77,9 @@ class FitJob:
     drift : (n_features,) or (n_train,) float32, optional
         What the float32 offset of X adds to a prediction, per coefficient.
     outputs : Outputs
+    root : (n_samples,) float64, optional
+        Of a dual fit with sample weights: what makes the dual coefficients of scaled rows those of
+        the rows themselves.
     """
 
     data: Data
@@ -91,6 +94,7 @@ class FitJob:
     known: np.ndarray | float | None
     drift: np.ndarray | None
     outputs: Outputs
+    root: np.ndarray | None = None
 
 
 def fit_tile(job: FitJob, crew: Crew, columns: slice) -> None:
@@ -162,3 +166,5 @@ def _write_coefficients(
     blas.gemm(D.T, factors.basis.T, coef)
     if job.drift is not None:
         job.outputs.offset[target] += coef @ job.drift
+    if job.root is not None:
+        coef *= job.root.astype(np.float32)

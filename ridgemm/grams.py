@@ -45,8 +45,9 @@ class AtomStatistics:
                 size = width(rows) if isinstance(rows, slice) else len(rows)
                 values = workspace[:size]
                 X.read(rows, slice(0, p), shift, values)
-                self.sums[a, 0] += values.sum(axis=0)
-                self.sums[a, 1:] += nuisance.confounds[rows].T @ values
+                if nuisance.n_plain:
+                    self.sums[a, 0] += values.sum(axis=0)
+                self.sums[a, nuisance.n_plain :] += nuisance.explicit[rows].T @ values
                 blas.syrk(values, self.grams[a], accumulate=True)
             blas.symmetrise(self.grams[a])
             self.whole += self.grams[a]
@@ -128,7 +129,7 @@ def dual_grams(
         for K, train, mean, scale, drift in parts:
             tile = values
             if train is None:
-                mean[columns], scale[columns] = values.mean(axis=0), 1
+                mean[columns], scale[columns] = _mean(values, nuisance), 1
             else:
                 tile = workspace.array("scaled", values.shape, np.float64)
                 mean[columns], scale[columns] = _standardise(values, train, tile, nuisance)
@@ -139,6 +140,12 @@ def dual_grams(
     return [DualGram(*parts) for parts in zip(grams, means, scales, drifts, strict=True)]
 
 
+def _mean(values: np.ndarray, nuisance: Nuisance) -> np.ndarray:
+    if nuisance.weights is None:
+        return values.mean(axis=0)
+    return nuisance.N[:, 0] @ values / nuisance.total
+
+
 def _standardise(
     values: np.ndarray, train: np.ndarray, out: np.ndarray, nuisance: Nuisance
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -147,14 +154,15 @@ def _standardise(
     total = np.zeros((N.shape[1], values.shape[1]))
     for rows in spans(len(train), 512):
         total += N[train[rows]].T @ values[train[rows]]
-    effects = nuisance.x_weights(nuisance.gram(train)) @ total
+    gram = nuisance.gram(train)
+    effects = nuisance.x_weights(gram) @ total
     mean = effects[0]
     np.matmul(N, effects, out=out)
     np.subtract(values, out, out=out)
     for rows in spans(len(train), 512):
         piece = out[train[rows]]
         squares += np.einsum("ij,ij->j", piece, piece)
-    scale = usable_scale(np.sqrt(squares / len(train)), mean)
+    scale = usable_scale(np.sqrt(squares / gram[0, 0]), mean)
     out /= scale
     return mean, scale
 

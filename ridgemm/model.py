@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ridgemm.engine import Fitted, Settings, plan_fit, run_fit
+from ridgemm.engine import Fitted, Settings, check_rows, plan_fit, run_fit
 from ridgemm.errors import InputError, StorageError, as_path, one_line
 from ridgemm.fitplan import parse_memory
 from ridgemm.nuisance import Nuisance, about, as_confounds
@@ -30,6 +30,7 @@ from ridgemm.report import report_fit
 from ridgemm.sources import Source, as_source, as_targets
 from ridgemm.store import check_folder, check_space
 from ridgemm.tiles import spans
+from ridgemm.weights import as_weights
 
 log = logging.getLogger("ridgemm")
 
@@ -56,7 +57,7 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def _fit(self, X: Any, Y: Any, groups: Any, confounds: Any):
+    def _fit(self, X: Any, Y: Any, groups: Any, confounds: Any, sample_weight: Any):
         settings = self.checked_settings()
         source, (targets, single) = as_source(X, "X"), as_targets(Y)
         self._check_names(X, reset=True)
@@ -64,7 +65,11 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         if cache is not None:
             check_folder(cache, "cache_dir")
         columns = as_confounds(confounds, source.shape[0])
-        nuisance = settings.nuisance(source.shape[0], columns)
+        weights = as_weights(sample_weight, source.shape[0])
+        nuisance = settings.nuisance(source.shape[0], columns, weights)
+        if weights is not None:
+            check_rows(source, targets)
+            source, targets = weights.select(source), weights.select(targets)
         plan, fold_groups = plan_fit(settings, source, targets, groups, nuisance)
         with logging_to_stderr(self.verbose), _scratch_folder(cache, plan.coef_in_file) as scratch:
             fitted = run_fit(settings, plan, fold_groups, source, targets, cache, scratch, nuisance)

@@ -5,6 +5,9 @@ are :math:`\Gamma = W N_T^T v_T`, where W is the inverse of :math:`N_T^T N_T`, a
 every row, training or test, is :math:`v_i - N_i \Gamma`. The intercept alone is the case of one
 column: W is 1 / n and the effect is the mean.
 
+With sample weights the rows of N, of X and of Y are scaled by the roots of the weights, so that the
+ones become those roots (`ridgemm.weights`); what is said of ones here, is meant of them.
+
 Directions of C that the training rows do not show (the indicator of a run that is held out) have
 no effect: W is a pseudo-inverse, the ones first.
 """
@@ -19,6 +22,7 @@ from ridgemm.errors import InputError
 from ridgemm.sources import Source, as_source
 from ridgemm.threads import Team
 from ridgemm.tiles import spans, width
+from ridgemm.weights import Weights
 
 # share of the mean square of a confound below which training rows do not show a direction
 _SHOWN = 1e-10
@@ -42,6 +46,7 @@ class Nuisance:
         Subtracted from confounds as they were given,
     transform : (n_given, n_confounds) float64
         and what then makes them the columns of N.
+    weights : Weights, optional
     """
 
     N: np.ndarray
@@ -49,6 +54,7 @@ class Nuisance:
     y_ones: bool
     offset: np.ndarray
     transform: np.ndarray
+    weights: Weights | None = None
 
     @property
     def n_confounds(self) -> int:
@@ -59,6 +65,21 @@ class Nuisance:
     def confounds(self) -> np.ndarray:
         """(n_samples, n_confounds) float64."""
         return self.N[:, 1:]
+
+    @property
+    def n_plain(self) -> int:
+        """Columns of N with which products are plain sums: 1, or 0 with weights."""
+        return int(self.weights is None)
+
+    @property
+    def explicit(self) -> np.ndarray:
+        """The other columns, with which products have to be made."""
+        return self.N[:, self.n_plain :]
+
+    @property
+    def total(self) -> float:
+        """Sum of the weights; the number of samples without."""
+        return float(self.N[:, 0] @ self.N[:, 0])
 
     def gram(self, rows: np.ndarray) -> np.ndarray:
         """``N.T N`` over some rows."""
@@ -87,18 +108,26 @@ class Nuisance:
 
     def directions(self, rows: np.ndarray) -> np.ndarray:
         """Orthonormal rows that span what is removed from X; first what is removed from Y."""
-        C = self.confounds[rows]
-        ones = np.full((int(self.x_ones), len(rows)), 1 / np.sqrt(len(rows)))
+        root, C = self.N[rows, 0], self.confounds[rows]
+        total = float(root @ root)
+        ones = np.repeat(root[None] / np.sqrt(total), int(self.x_ones), axis=0)
         if self.y_ones:
-            return np.vstack([ones, _orthonormal(C - C.mean(axis=0))])
+            mean = (root[:, None] * C).sum(axis=0) / total
+            return np.vstack([ones, _orthonormal(C - root[:, None] * mean, total)])
         # ones that are removed from X alone have no confounds beside them
-        return np.vstack([_orthonormal(C), ones])
+        return np.vstack([_orthonormal(C, total), ones])
 
 
 def make_nuisance(
-    n_samples: int, x_ones: bool, y_ones: bool, confounds: np.ndarray | None = None
+    n_samples: int,
+    x_ones: bool,
+    y_ones: bool,
+    confounds: np.ndarray | None = None,
+    weights: Weights | None = None,
 ) -> Nuisance:
     """The nuisance of a fit, from confounds (n_samples, n_given) as they were given.
+
+    With weights it is that of the samples that they keep.
 
     Examples
     --------
@@ -106,18 +135,25 @@ def make_nuisance(
     >>> np.round(nuisance.gram(np.arange(4)), 6).tolist()
     [[4.0, 0.0], [0.0, 4.0]]
     """
-    ones = np.ones((n_samples, 1))
+    root = np.ones((n_samples, 1))
+    if weights is not None:
+        root = weights.root[:, None]
+        confounds = None if confounds is None else confounds[weights.kept]
     if confounds is None:
-        return Nuisance(ones, x_ones, y_ones, np.empty(0), np.empty((0, 0)))
-    offset = confounds.mean(axis=0) if y_ones else np.zeros(confounds.shape[1])
-    C = confounds - offset
+        return Nuisance(root, x_ones, y_ones, np.empty(0), np.empty((0, 0)), weights)
+    total = float(np.square(root).sum())
+    offset = np.zeros(confounds.shape[1])
+    if y_ones:
+        offset = (root**2 * confounds).sum(axis=0) / total
+    C, confounds = root * (confounds - offset), root * confounds
     size = np.linalg.norm(C, axis=0)
     constant = size <= 1e-12 * np.linalg.norm(confounds, axis=0)
     inverse = np.divide(1, size, out=np.zeros_like(size), where=~constant)
     _, singular, V = np.linalg.svd(C * inverse, full_matrices=False)
     kept = singular > 1e-10 * max(singular[0], 1e-300)
-    transform = inverse[:, None] * V[kept].T * (np.sqrt(n_samples) / singular[kept])
-    return Nuisance(np.hstack([ones, C @ transform]), x_ones, y_ones, offset, transform)
+    transform = inverse[:, None] * V[kept].T * (np.sqrt(total) / singular[kept])
+    N = np.hstack([root, C @ transform])
+    return Nuisance(N, x_ones, y_ones, offset, transform, weights)
 
 
 def _weights(gram: np.ndarray, ones: bool) -> np.ndarray:
@@ -138,9 +174,9 @@ def _weights(gram: np.ndarray, ones: bool) -> np.ndarray:
     return W
 
 
-def _orthonormal(C: np.ndarray) -> np.ndarray:
+def _orthonormal(C: np.ndarray, total: float) -> np.ndarray:
     U, singular, _ = np.linalg.svd(C, full_matrices=False)
-    return U.T[singular**2 > _SHOWN * len(C)]
+    return U.T[singular**2 > _SHOWN * total]
 
 
 def project_gram(S: np.ndarray, N: np.ndarray, train: np.ndarray, W: np.ndarray) -> None:
@@ -209,7 +245,7 @@ def residual(source: Source, shift: np.ndarray, nuisance: Nuisance, team: Team) 
     if not nuisance.n_confounds:
         return source
     n, m = source.shape
-    C = nuisance.confounds
+    C, root, total = nuisance.confounds, nuisance.N[:, :1], nuisance.total
     slopes, sums, squares = np.zeros((nuisance.n_confounds, m)), np.zeros(m), np.zeros(m)
 
     def add(_: int, columns: slice) -> None:
@@ -219,8 +255,9 @@ def residual(source: Source, shift: np.ndarray, nuisance: Nuisance, team: Team) 
             source.read(rows, columns, shift[columns], block)
             # only a target that is left out (missing="skip") still has values that are not finite
             with np.errstate(over="ignore", invalid="ignore"):
+                block *= root[rows]
                 slopes[:, columns] += C[rows].T @ block
-                sums[columns] += block.sum(axis=0)
+                sums[columns] += (root[rows] * block).sum(axis=0)
                 squares[columns] += np.einsum("ij,ij->j", block, block)
 
     blocks = spans(m, 1024)
@@ -229,13 +266,14 @@ def residual(source: Source, shift: np.ndarray, nuisance: Nuisance, team: Team) 
     else:
         for columns in blocks:
             add(0, columns)
-    slopes /= n
-    level = sums / n if nuisance.y_ones else np.zeros(m)
+    slopes /= total
+    level = sums / total if nuisance.y_ones else np.zeros(m)
     with np.errstate(over="ignore", invalid="ignore"):
-        left = squares - n * level**2 - n * np.einsum("ij,ij->j", slopes, slopes)
+        left = squares - total * level**2 - total * np.einsum("ij,ij->j", slopes, slopes)
     explained = left <= _EXPLAINED * squares
+    plain = C if nuisance.weights is None else C / root
     return Residual(
-        source.data, source.name, source.shape, source.dtype, C, slopes, explained, level
+        source.data, source.name, source.shape, source.dtype, plain, slopes, explained, level
     )
 
 

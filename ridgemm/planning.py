@@ -3,13 +3,14 @@
 from numbers import Real
 from typing import Any
 
-from ridgemm.engine import plan_fit
+from ridgemm.engine import check_rows, plan_fit
 from ridgemm.errors import InputError
 from ridgemm.estimators import RidgeCV
 from ridgemm.forecast import Forecast, forecast_fit
 from ridgemm.nuisance import as_confounds
 from ridgemm.permutation import prepare
 from ridgemm.sources import as_source
+from ridgemm.weights import as_weights
 
 
 def plan(
@@ -19,6 +20,7 @@ def plan(
     *,
     groups: Any = None,
     confounds: Any = None,
+    sample_weight: Any = None,
     n_permutations: int | None = None,
     level: float = 0.05,
     **options: Any,
@@ -35,7 +37,7 @@ def plan(
     X, Y : as in `RidgeCV.fit`
         (n_samples, n_features), (n_samples, n_targets).
     groups : array-like of shape (n_samples,), optional
-    confounds : as in `RidgeCV.fit`, optional
+    confounds, sample_weight : as in `RidgeCV.fit`, optional
     n_permutations : int, optional
         Forecast `permutation_test` with as many, instead of the fit.
     level : float
@@ -61,6 +63,11 @@ def plan(
     """
     check_level(level, "level")
     if n_permutations is not None:
+        if sample_weight is not None:
+            raise InputError(
+                "sample_weight is taken by a fit alone, not by a permutation test; leave out "
+                "n_permutations, or sample_weight."
+            )
         arguments = {"groups": groups, "confounds": confounds, **options}
         return prepare(model, X, Y, n_permutations=n_permutations, **arguments).forecast(level)
     if options:
@@ -70,7 +77,11 @@ def plan(
         )
     settings = model.checked_settings()
     X, Y = as_source(X, "X"), as_source(Y, "Y")
-    nuisance = settings.nuisance(X.shape[0], as_confounds(confounds, X.shape[0]))
+    weights = as_weights(sample_weight, X.shape[0])
+    nuisance = settings.nuisance(X.shape[0], as_confounds(confounds, X.shape[0]), weights)
+    if weights is not None:
+        check_rows(X, Y)
+        X, Y = weights.select(X), weights.select(Y)
     chosen, fold_groups = plan_fit(settings, X, Y, groups, nuisance)
     folds = [fold for group in fold_groups for fold in group.folds]
     return forecast_fit(settings, chosen, folds, X, Y)

@@ -19,7 +19,7 @@ from ridgemm.kernels import (
 )
 from ridgemm.mapreduce import Crew
 from ridgemm.nuisance import Nuisance
-from ridgemm.scores import variation
+from ridgemm.scores import ROUNDED, variation
 from ridgemm.sources import Reader, Source
 from ridgemm.tiles import row_pieces, width
 from ridgemm.workspace import Workspace
@@ -178,7 +178,7 @@ class TargetTile:
         if self.Y is None:
             passing = self._y.tile(rows, self.columns, crew.shared, "y", crew.team)
 
-        confounds = self.data.nuisance.confounds[rows]
+        first, explicit = self.data.nuisance.n_plain, self.data.nuisance.explicit[rows]
 
         def add(slot: int, strip: slice) -> None:
             if passing is not None:
@@ -186,11 +186,12 @@ class TargetTile:
             else:
                 nothing = np.zeros((1, width(strip)))
                 y = self.gather(rows, nothing, strip, crew.slots[slot], "atom")
-            column_moments(y, self.sums[a, 0, strip], self.squares[a, strip])
-            if confounds.shape[1]:
+            plain = self.sums[a, 0, strip] if first else np.zeros(width(strip))
+            column_moments(y, plain, self.squares[a, strip])
+            if explicit.shape[1]:
                 double = crew.slots[slot].array("double", y.shape, np.float64)
                 double[...] = y
-                self.sums[a, 1:, strip] += confounds.T @ double
+                self.sums[a, first:, strip] += explicit.T @ double
             if x is not None:
                 blas.gemm(x.T, y, self.C[a][:, strip], accumulate)
 
@@ -220,14 +221,20 @@ class TargetTile:
 
     def centered_moments(
         self, fold: FoldView, atoms: np.ndarray, strip: slice
-    ) -> tuple[int, np.ndarray, np.ndarray]:
-        """Count, sums and sums of squares over `atoms` about the training effects."""
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        """Count, sums and sums of squares over `atoms` about the training effects, all weighted."""
         gram, effects = self.grams[atoms].sum(axis=0), self.train_effects(fold, strip)
         total = self._total(self.sums, atoms, strip)
-        square = self._total(self.squares, atoms, strip)
+        given = self._total(self.squares, atoms, strip)
         fitted = gram @ effects
-        square = square + (effects * (fitted - 2 * total)).sum(axis=0)
-        return int(gram[0, 0]), total[0] - fitted[0], square
+        square = given + (effects * (fitted - 2 * total)).sum(axis=0)
+        n = gram[0, 0]
+        if self.data.nuisance.n_plain:
+            n = int(n)
+        else:
+            # equal values are no longer equal once they were scaled and rounded
+            square[square <= ROUNDED * given] = 0
+        return n, total[0] - fitted[0], square
 
     def is_constant(self, fold: FoldView, strip: slice) -> np.ndarray:
         """Which targets do not vary over the training rows."""
@@ -244,9 +251,12 @@ class TargetTile:
         """Rows of a resident tile about N times `effects`, in the order of each column."""
         if not self._orders and isinstance(rows, slice) and not effects.any():
             return self.Y[rows, strip]
-        out = self._gather(rows, effects[0], strip, workspace, name)
-        if len(effects) > 1:
-            out -= self.data.nuisance.confounds[rows] @ effects[1:]
+        nuisance = self.data.nuisance
+        mean = effects[0] if nuisance.n_plain else np.zeros(width(strip))
+        out = self._gather(rows, mean, strip, workspace, name)
+        others = effects[nuisance.n_plain :]
+        if others.any():
+            out -= nuisance.explicit[rows] @ others
         return out
 
     def _gather(

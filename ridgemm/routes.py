@@ -56,6 +56,8 @@ class Problem:
     smallest_alpha : float
         As a share of the largest eigenvalue of the Gram.
     n_confounds : int
+    weighted : bool
+        Samples have weights.
     """
 
     n: int
@@ -71,6 +73,7 @@ class Problem:
     standardize: bool
     smallest_alpha: float
     n_confounds: int = 0
+    weighted: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ SCORINGS = ("r2", "correlation", "neg_mean_squared_error")
 
 # below this share of the sum of squares about the shift, a variance is rounding
 _NOTHING = 1e-12
+# share that float32 rounding leaves of equal values that are scaled, each by its own weight
+ROUNDED = 1e-13
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,13 @@ class Moments:
 
     Attributes
     ----------
-    n : int
+    n : float
+        Or the sum of their weights.
     y, y_square : (n_targets,) float64
     prediction, prediction_square, product : (..., n_targets) float64
     """
 
-    n: int
+    n: float
     y: np.ndarray
     y_square: np.ndarray
     prediction: np.ndarray
@@ -41,7 +44,7 @@ class Moments:
         return variation(self.n, self.y, self.y_square)
 
 
-def variation(n: int, total: np.ndarray, square: np.ndarray) -> np.ndarray:
+def variation(n: float, total: np.ndarray, square: np.ndarray) -> np.ndarray:
     """``sum (v - mean v)^2`` of n values from their sum and sum of squares; rounding gives 0."""
     spread = square - total**2 / n
     return np.where(spread > _NOTHING * square, spread, 0)
@@ -82,7 +85,7 @@ def score(scoring: str, moments: Moments) -> np.ndarray:
     return from_error(scoring, np.maximum(error, 0), moments.n, moments.y_variation)
 
 
-def from_error(scoring: str, error: np.ndarray, n: int, y_variation: np.ndarray) -> np.ndarray:
+def from_error(scoring: str, error: np.ndarray, n: float, y_variation: np.ndarray) -> np.ndarray:
     """R2 or negative mean squared error of a sum of squared errors."""
     if scoring == "neg_mean_squared_error":
         return -error / n

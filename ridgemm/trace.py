@@ -68,7 +68,7 @@ def shared_scores(
         if weighted:
             total += (n_varying - error) / n_targets
         else:
-            total -= error / (len(test) * n_targets)
+            total -= error / (data.nuisance.gram(test)[0, 0] * n_targets)
     return total / len(candidates)
 
 
@@ -86,14 +86,14 @@ def _target_gram(
     Returns the number of targets that vary over them. `product` is a workspace.
     """
     out[...] = product[...] = 0
-    n_varying = 0
+    n_varying, roots = 0, data.nuisance.N[:, 0]
     for columns in grid.tiles():
         Y = TargetTile(data, columns, crew, resident=True).Y
         if test is not None:
             moments = np.zeros((2, Y.shape[1]))
             for rows in spans(len(test), ROW_STEP):
-                column_moments(_residuals(data, view, test[rows], Y), *moments)
-            spread = variation(len(test), *moments)
+                _add_moments(_residuals(data, view, test[rows], Y), roots[test[rows]], moments)
+            spread = variation(float(roots[test] @ roots[test]), *moments)
             n_varying += int(np.count_nonzero(spread))
             scale = np.divide(1, np.sqrt(spread), out=np.zeros_like(spread), where=spread > 0)
             # the inverse of a variation below float32 is as good as its largest number
@@ -104,6 +104,15 @@ def _target_gram(
         out += product
     blas.symmetrise(out)
     return n_varying
+
+
+def _add_moments(Y: np.ndarray, root: np.ndarray, moments: np.ndarray) -> None:
+    """Add the sums of rows scaled by `root`, and their sums of squares, to ``moments[0|1]``."""
+    if (root == 1).all():
+        column_moments(Y, *moments)
+        return
+    column_moments(Y, np.zeros(Y.shape[1]), moments[1])
+    moments[0] += np.einsum("i,ij->j", root, Y)
 
 
 class _Centered:
