@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?= -m "not slow" -n 2
 DEMO_ARGS ?=
+SPHINX_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +26,7 @@ bench-quick: $(BENCH_INSTALLED)
 	$(BIN)/python -m bench peers-square --quick
 
 docs: $(DOCS_INSTALLED)
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q $(SPHINX_ARGS) -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 $(INSTALLED): setup.cfg pyproject.toml

@@ -216,7 +216,9 @@ def test_a_control_group_kills_who_takes_more(n_jobs, group, ready):
     assert said == "" and process.returncode == -9
 
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[4]], ids=str)
+@pytest.mark.parametrize(
+    "case", [CASES[1], pytest.param(CASES[4], marks=pytest.mark.slow)], ids=str
+)
 def test_all_processes_together_by_samples(case, ready):
     folder, limit = ready(case)
     said, together = finish(start(case, folder, limit))
