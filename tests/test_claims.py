@@ -26,7 +26,7 @@ from ridgemm.private import private_name
 from tests.faults import SHARED, TRACE, permute, problem
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 120  # seconds until what does not happen is taken for a deadlock
+PATIENCE = 300  # seconds until what does not happen is taken for a deadlock
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 
