@@ -21,6 +21,7 @@ from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.factors import CONCURRENT
 from ridgemm.lapack import LARGEST_ORDER, LARGEST_RANK, stack_rows
 from ridgemm.predictplan import plan_steps
+from ridgemm.products import workspace_bytes
 from ridgemm.routes import Problem, Route, allowed_routes
 
 # of a process: interpreter objects, compiled kernels, thread stacks, BLAS packing buffers
@@ -119,6 +120,7 @@ class Plan:
             ),
             ("tile", f"{self.tile} targets, in strips of {self.strip}"),
             ("workers", f"{self.n_workers} x {self.n_threads} threads"),
+            ("precision", problem.precision),
             ("matrices", "in scratch files" if self.factors_in_files else "in RAM"),
             ("memory limit", format_bytes(self.memory_limit)),
             ("planned peak", format_bytes(self.peak_bytes)),
@@ -380,7 +382,8 @@ def _task_bytes(plan: Plan) -> int:
         # their products with the tile; pieces of 64 rows while reading, blocks in float64
         confounds = 8 * c * problem.n_atoms * b
         confounds += plan.n_threads * 8 * (64 * max(b, p) + (plan.row_step + n + c) * plan.strip)
-    return shared + confounds + plan.n_threads * 4 * strip * plan.strip
+    parts = plan.n_threads * workspace_bytes(problem.precision)
+    return shared + confounds + parts + plan.n_threads * 4 * strip * plan.strip
 
 
 def _trace_bytes(plan: Plan) -> int:

@@ -20,6 +20,7 @@ from ridgemm.fitplan import (
 )
 from ridgemm.mapreduce import threads_per_worker
 from ridgemm.nested import NestedSplit, target_flops
+from ridgemm.products import workspace_bytes
 from ridgemm.routes import PRIMAL_RESOLUTION
 
 _METHODS = (
@@ -344,4 +345,5 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
         confounds = 8 * c * n_atoms * columns
         block = 64 * max(plan.tile, p) + (plan.row_step + n + c) * plan.strip
         confounds += problem.n_threads * 8 * (block + (3 * 64 * n_test if problem.heldout else 0))
-    return shared + confounds + problem.n_threads * 4 * strip * plan.strip
+    parts = problem.n_threads * workspace_bytes(problem.settings.precision)
+    return shared + confounds + parts + problem.n_threads * 4 * strip * plan.strip

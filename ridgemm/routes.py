@@ -58,6 +58,8 @@ class Problem:
     n_confounds : int
     weighted : bool
         Samples have weights.
+    precision : str
+        Of products with targets, see `ridgemm.products`.
     """
 
     n: int
@@ -74,6 +76,7 @@ class Problem:
     smallest_alpha: float
     n_confounds: int = 0
     weighted: bool = False
+    precision: str = "single"
 
 
 @dataclass(frozen=True)
