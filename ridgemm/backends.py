@@ -31,6 +31,8 @@ from ridgemm.errors import InputError
 
 NAMES = ("scipy", "mkl")
 _VARIABLE = "RIDGEMM_BLAS"
+# MKL_CBWR_AUTO | MKL_CBWR_STRICT
+_REPRODUCIBLE = 0x2 | 0x10000
 # for tests of the numerics where there are no matrix units
 _EMULATE = "RIDGEMM_EMULATE_BFLOAT16"
 
@@ -163,6 +165,8 @@ def _load(name: str) -> Backend | None:
     if path is None:
         return None
     library = ctypes.CDLL(str(path))
+    # the same bits on any number of threads; only before its first product
+    library.MKL_CBWR_Set(_REPRODUCIBLE)
 
     def address(routine: str) -> int:
         return ctypes.cast(getattr(library, routine + "_"), ctypes.c_void_p).value

@@ -21,7 +21,7 @@ from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.factors import CONCURRENT
 from ridgemm.lapack import LARGEST_ORDER, LARGEST_RANK, stack_rows
 from ridgemm.predictplan import plan_steps
-from ridgemm.products import workspace_bytes
+from ridgemm.products import gram_block, workspace_bytes
 from ridgemm.routes import Problem, Route, allowed_routes
 
 # of a process: interpreter objects, compiled kernels, thread stacks, BLAS packing buffers
@@ -92,7 +92,7 @@ class Plan:
         if not self.factors_in_files:
             return 0
         size = matrix_bytes(family, problem.n, problem.p, self.block)
-        return max(size, 20 * problem.n**2 if self.route.method == "trace" else 0)
+        return max(size, 16 * problem.n**2 if self.route.method == "trace" else 0)
 
     @property
     def job_bytes(self) -> int:
@@ -387,9 +387,13 @@ def _task_bytes(plan: Plan) -> int:
 
 
 def _trace_bytes(plan: Plan) -> int:
-    """Grams of targets and residuals, unless they lie in files; blocks of both, and a tile."""
+    """Grams of targets and residuals, unless they lie in files; blocks of each thread; a tile."""
     if plan.route.method != "trace":
         return 0
     n = plan.problem.n
-    squares = 0 if plan.factors_in_files else 20 * n**2
-    return squares + 8 * 8 * TRACE_STEP * n + 8 * n * trace_tile(plan.strip, plan.problem.t)
+    squares = 0 if plan.factors_in_files else 16 * n**2
+    # in this process, on all cores
+    n_threads = plan.n_workers * (plan.n_threads + 1)
+    blocks = 8 * 8 * TRACE_STEP * n + 4 * min(gram_block(n), n) ** 2
+    blocks += workspace_bytes(plan.problem.precision)
+    return squares + n_threads * blocks + 8 * n * trace_tile(plan.strip, plan.problem.t)

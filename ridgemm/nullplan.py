@@ -20,7 +20,7 @@ from ridgemm.fitplan import (
 )
 from ridgemm.mapreduce import threads_per_worker
 from ridgemm.nested import NestedSplit, target_flops
-from ridgemm.products import workspace_bytes
+from ridgemm.products import gram_block, workspace_bytes
 from ridgemm.routes import PRIMAL_RESOLUTION
 
 _METHODS = (
@@ -285,7 +285,8 @@ def _peak_bytes(problem: NullProblem, plan: NullPlan) -> int:
     if plan.trace:
         # in this process, on all cores
         n_threads = threads_per_worker(1)
-        trace = 4 * n * plan.tile + n_threads * n * (64 * TRACE_BATCH + 32 * n_test)
+        blocks = n * (64 * TRACE_BATCH + 32 * n_test) + 4 * min(gram_block(n), n) ** 2
+        trace = 4 * n * plan.tile + n_threads * (blocks + workspace_bytes(settings.precision))
         trace += 0 if plan.factors_in_files else 12 * n**2
     stages = max(factors, settings.n_workers * _task_bytes(problem, plan, n_test), trace)
     return _fixed_bytes(problem, plan) + stages

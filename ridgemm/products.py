@@ -20,7 +20,8 @@ from ridgemm import blas
 from ridgemm.backends import bfloat16, has_amx
 from ridgemm.errors import InputError, one_line
 from ridgemm.kernels import round_parts, split_parts
-from ridgemm.tiles import spans
+from ridgemm.mapreduce import Crew
+from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
 
 # bfloat16 parts of an operand
@@ -107,6 +108,46 @@ def multiply(
             for rows in spans(m, _SIDE):
                 left = _parts(A[rows, depth], precision, workspace, "left parts")
                 _add(left, right, out[rows, columns], accumulate or depth.start > 0)
+
+
+def add_gram(Y: np.ndarray, total: np.ndarray, precision: str, crew: Crew) -> None:
+    """Lower triangle of ``total += Y @ Y.T``, its blocks shared out.
+
+    Parameters
+    ----------
+    Y : (n, t) float32
+        As in `multiply`.
+    total : (n, n) float64
+        Its strict upper triangle is left undefined.
+    precision : as in `multiply`
+    crew : Crew
+    """
+    blocks = spans(len(Y), gram_block(len(Y)))
+    pairs = [
+        (rows, columns) for rows in blocks for columns in blocks if columns.start <= rows.start
+    ]
+
+    def add(slot: int, pair: tuple[slice, slice]) -> None:
+        (rows, columns), workspace = pair, crew.slots[slot]
+        product = workspace.zeros("gram", (width(rows), width(columns)), np.float32)
+        if rows == columns and precision == "single":
+            blas.syrk(Y[rows].T, product)
+        else:
+            multiply(Y[rows], Y[columns].T, product, precision, workspace)
+        total[rows, columns] += product
+
+    crew.team.run(add, pairs)
+
+
+def gram_block(n: int) -> int:
+    """Rows and columns of a block of `add_gram`: work for some threads, whatever their number.
+
+    Examples
+    --------
+    >>> gram_block(100), gram_block(5000), gram_block(20_000)
+    (128, 625, 1024)
+    """
+    return min(max(-(-n // 8), 128), 1024)
 
 
 def _parts(block: np.ndarray, precision: str, workspace: Workspace, name: str) -> list[np.ndarray]:
