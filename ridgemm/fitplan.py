@@ -82,8 +82,10 @@ class Plan:
     @property
     def factors_in_files(self) -> bool:
         """Square matrices lie in scratch files, because the memory limit is too small for them."""
-        problem, family = self.problem, self.route.family
-        return needs_files(family, problem.n, problem.p, self.block, self._free_for_factors)
+        problem, family, free = self.problem, self.route.family, self._free_for_factors
+        if self.route.method == "trace" and _trace_bytes(self, in_files=False) > free:
+            return problem.n <= LARGEST_ORDER
+        return needs_files(family, problem.n, problem.p, self.block, free)
 
     @property
     def matrix_bytes(self) -> int:
@@ -307,7 +309,7 @@ def _peak_bytes(plan: Plan) -> int:
     factors = factor_bytes(plan.route.family, problem.n, problem.p, plan.block, in_files)
     factors *= plan.factors_at_once
     workers = plan.n_workers * _task_bytes(plan)
-    stages = max(factors, workers, _trace_bytes(plan), _prediction_bytes(plan))
+    stages = max(factors, workers, _trace_bytes(plan, in_files), _prediction_bytes(plan))
     return overhead(plan.n_workers) + _output_bytes(plan.problem) + coef + stages
 
 
@@ -386,12 +388,12 @@ def _task_bytes(plan: Plan) -> int:
     return shared + confounds + parts + plan.n_threads * 4 * strip * plan.strip
 
 
-def _trace_bytes(plan: Plan) -> int:
+def _trace_bytes(plan: Plan, in_files: bool) -> int:
     """Grams of targets and residuals, unless they lie in files; blocks of each thread; a tile."""
     if plan.route.method != "trace":
         return 0
     n = plan.problem.n
-    squares = 0 if plan.factors_in_files else 16 * n**2
+    squares = 0 if in_files else 16 * n**2
     # in this process, on all cores
     n_threads = plan.n_workers * (plan.n_threads + 1)
     blocks = 8 * 8 * TRACE_STEP * n + 4 * min(gram_block(n), n) ** 2
