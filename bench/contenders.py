@@ -8,6 +8,7 @@ Libraries are imported in `__init__`, so that naming a contender imports nothing
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,51 @@ class RidgemmView(Ridgemm):
         if not path.exists():
             np.save(path, np.asarray(view))
         return np.load(path, mmap_mode="r"), Y
+
+
+class Brain:
+    """`ridgemm.RidgeCV` on X in a file and a procedural Y; Pearson's r on test samples, if any."""
+
+    def __init__(self, n_targets: int, test: int = 0, coef: bool = False, **options) -> None:
+        from ridgemm import RidgeCV
+
+        self.n_targets, self.test, self.coef = n_targets, test, coef
+        self.model = RidgeCV(alphas=ALPHAS, **options)
+
+    def load(self, folder: Path):
+        from bench.procedural import Features, Targets
+
+        n_targets = self.n_targets
+        if folder.name == "warmup":
+            n_targets = min(n_targets, max(20, n_targets // 10))
+        X = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("X*.npy"))]
+        rows = np.cumsum([0, *map(len, X)])
+        made = [Features(x.shape, first) for x, first in zip(X, rows, strict=False)]
+        return X, [Targets(x, n_targets) for x in made]
+
+    def fit(self, X, Y):
+        for targets in Y:
+            targets.took.clear()
+        self.targets = Y
+        model = self.model.fit(X[0], Y[0])
+        self.took, start = dict(model.took_), time.perf_counter()
+        self.scores = model.best_score_
+        if self.test:
+            self.scores = model.set_params(scoring="correlation").score(X[1], Y[1])
+            self.took["score"] = time.perf_counter() - start
+        start = time.perf_counter()
+        if self.coef:
+            assert model.coef_.shape == (Y[0].shape[1], X[0].shape[1])
+            self.took["coef"] = time.perf_counter() - start
+        return model
+
+    def maps(self, model) -> dict:
+        return {
+            "best_score": self.scores,
+            "alpha": model.alpha_,
+            "n_test": self.test,
+            "generating": sum(targets.core_seconds for targets in self.targets),
+        } | {f"took_{name}": seconds for name, seconds in self.took.items()}
 
 
 class Himalaya:

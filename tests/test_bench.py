@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import _run, cluster, genetics, problems, scaling
+from bench import _run, brain, cluster, genetics, problems, procedural, scaling
 from bench._memory import peak_memory
 from bench._run import Contender, alternate
 from ridgemm import RidgeCV
@@ -148,6 +148,54 @@ def test_scaling_is_a_model_of_its_assumptions(monkeypatch):
     assert {name for name in usual if usual[name] != changed[name]} == {"read", "journal"}
 
 
+def test_quick_bmor_finds_signals_and_nothing_else(tmp_path):
+    file = tmp_path / "bmor.json"
+    bench("bmor", "--quick", "--json", file)
+    report = json.loads(file.read_text())
+    assert set(report) == KEYS
+    assert [row["contender"] for row in report["rows"]] == ["ridgemm", "ridgemm-primal-coef"]
+    figures = report["figures"]
+    assert figures["ridgemm_n_targets"] == 1200 and figures["ridgemm_with_a_signal"] == 300
+    assert figures["ridgemm_found"] > 0 == figures["ridgemm_found_without"]
+    assert figures["ridgemm_primal_coef_coef_stage_seconds"] > 0
+
+
+def test_a_part_of_the_targets_tells_the_whole_by_a_line_through_two(monkeypatch):
+    def alternate(contenders, folder, repeats):
+        sizes = [contender.options["n_targets"] for contender in contenders]
+        assert sizes == [300, 600]
+        run = {"baseline": 1, "peak": 2}
+        rows = {
+            c.name: _run._row(c, [run | {"seconds": 5 + t / 100}], 1)
+            for c, t in zip(contenders, sizes, strict=True)
+        }
+        maps = {"best_score": np.zeros(600), "n_test": 0, "generating": 4.0, "took_scan": 1.0}
+        return _run.Outcome(rows, dict.fromkeys(rows, maps))
+
+    monkeypatch.setattr(brain, "alternate", alternate)
+    figures = brain.wholebrain(True, 1, scale=0.5)["figures"]
+    assert figures["ridgemm_seconds_extrapolated_to_1200"] == pytest.approx(17)
+    assert figures["ridgemm_scan_stage_seconds"] == 1
+
+
+def test_procedural_values_follow_from_row_and_column_alone():
+    X, later = procedural.split(problems.Problem(500, 300, 4000), 100)
+    Y, held_out = (procedural.Targets(rows, 4000) for rows in (X, later))
+    whole = procedural.Targets(procedural.Features((500, 300)), 4000)[:, :]
+    np.testing.assert_array_equal(held_out[:, :], whole[400:])
+    rows = np.array([3, 77, 399])
+    np.testing.assert_array_equal(Y[rows, 1000:2500], whole[rows, 1000:2500])
+    out = np.empty((2, 9), np.float64)
+    Y.read(slice(7, 9), slice(1020, 1029), np.ones(9, np.float32), out)
+    np.testing.assert_array_equal(out, whole[7:9, 1020:1029].astype(np.float64) - 1)
+    np.testing.assert_allclose(whole.var(axis=0).mean(), 1, atol=0.01)
+    noise = whole[:, ~procedural.signalled(np.arange(4000))]
+    expected = 1 / np.sqrt(noise.shape[1])
+    correlations = np.corrcoef(noise)[~np.eye(500, dtype=bool)]
+    assert correlations.std() == pytest.approx(expected, rel=0.05)
+    assert abs(correlations.mean()) < 3 * expected / 500
+
+
 def test_an_option_of_another_benchmark_is_refused():
     command = [sys.executable, "-m", "bench", "cache", "--quick", "--permutations", "3"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -173,6 +221,10 @@ def test_without_a_name_lists_the_benchmarks():
         "lowram",
         "cache",
         "genetics",
+        "bmor",
+        "wholebrain",
+        "roi",
+        "parcel",
         "null-memory",
         "memory",
         "cluster",
