@@ -1,7 +1,7 @@
 """Command line: ``python -m bench NAME [--quick] [--repeats N] [--json FILE]``.
 
 The permutation tests take ``--permutations N`` as well, ``genetics`` ``--shared-permutations``;
-``--scale`` and ``--precision`` are for the whole-brain problems.
+``--precision`` is for these and the whole-brain problems, ``--scale`` for the latter.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from bench import (
     brain,
     cache,
     cluster,
+    efficiency,
+    forecast,
     genetics,
+    growth,
     hardening,
     lowram,
     memory,
     nullmemory,
     peers,
     scaling,
+    threads,
     views,
     xty,
 )
@@ -39,6 +43,10 @@ BENCHMARKS = {
     "wholebrain": (brain.wholebrain, "69202 x 16384 x 264805, GCV (40 GB of free disk)"),
     "roi": (brain.roi, "69202 x 16384 x 6728, LOO"),
     "parcel": (brain.parcel, "69202 x 16384 x 444, LOO"),
+    "efficiency": (efficiency.run, "useful flops of fits and nulls as a share of sgemm"),
+    "forecast": (forecast.run, "seconds that a plan predicts against those that it took"),
+    "threads": (threads.run, "one fit by workers x threads"),
+    "growth": (growth.run, "the peers as samples, targets and alphas grow"),
     "null-memory": (nullmemory.run, "nulls on 200000 targets under memory_limit='1GB'"),
     "memory": (memory.run, "every route under a memory_limit against its plan, and peers"),
     "cluster": (
