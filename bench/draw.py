@@ -42,6 +42,9 @@ def draw_growth(report: dict, path: Path) -> None:
     for panel, (axis, peers) in zip(panels, lines.items(), strict=True):
         for peer, points in peers.items():
             panel.loglog(*zip(*sorted(points), strict=True), "o-", label=peer)
+        sizes = sorted({size for points in peers.values() for size, _ in points})
+        panel.set_xticks(sizes, [str(size) for size in sizes])
+        panel.minorticks_off()
         panel.axhline(1, color="grey", linewidth=0.8)
         panel.set_xlabel(NAMES[axis])
     panels[0].set_ylabel("times faster than the peer")
