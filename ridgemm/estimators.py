@@ -139,7 +139,7 @@ class RidgeCV(RidgeModel):
     def fit(
         self,
         X: Any,
-        Y: Any,
+        y: Any,
         groups: Any = None,
         *,
         confounds: Any = None,
@@ -151,8 +151,8 @@ class RidgeCV(RidgeModel):
         ----------
         X : ndarray, memmap, DataFrame, path, view or object with 2-D slicing
             (n_samples, n_features), int8 to float64, any order.
-        Y : as X
-            (n_samples, n_targets) or (n_samples,).
+        y : as X
+            Y, (n_samples, n_targets) or (n_samples,); the name is scikit-learn's.
         groups : array-like of shape (n_samples,), optional
             Run, session or family of each sample; whole groups are held out.
         confounds : array-like of shape (n_samples, n_confounds), optional
@@ -179,7 +179,7 @@ class RidgeCV(RidgeModel):
         StorageError
             A folder cannot be written, or the disk is too full.
         """
-        return self._fit(X, Y, groups, confounds, sample_weight)
+        return self._fit(X, y, groups, confounds, sample_weight)
 
     def checked_settings(self) -> Settings:
         """The parameters, checked; what needs no data is refused here."""
@@ -284,12 +284,12 @@ class Ridge(RidgeModel):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: Any, Y: Any, *, confounds: Any = None, sample_weight: Any = None) -> "Ridge":
+    def fit(self, X: Any, y: Any, *, confounds: Any = None, sample_weight: Any = None) -> "Ridge":
         """Fit all samples.
 
         Parameters
         ----------
-        X, Y, confounds, sample_weight : as in `RidgeCV.fit`
+        X, y, confounds, sample_weight : as in `RidgeCV.fit`
 
         Returns
         -------
@@ -300,7 +300,7 @@ class Ridge(RidgeModel):
         InputError, MemoryLimitError, StorageError
             As `RidgeCV.fit`.
         """
-        return self._fit(X, Y, None, confounds, sample_weight)
+        return self._fit(X, y, None, confounds, sample_weight)
 
     def checked_settings(self) -> Settings:
         """The parameters, checked; what needs no data is refused here."""
