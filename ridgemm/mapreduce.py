@@ -8,8 +8,7 @@ below is joblib's: processes of this machine or, in a ``joblib.parallel_config``
 import contextlib
 import logging
 import platform
-import queue
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import joblib
 from joblib.parallel import get_active_backend
 
 from ridgemm.backends import libraries
+from ridgemm.clusters import connect, engine_of
 from ridgemm.errors import InputError, StorageError, WorkerError
 from ridgemm.private import private_folder
 from ridgemm.threads import Team
@@ -28,10 +28,8 @@ log = logging.getLogger("ridgemm")
 _ATTEMPTS = 3
 # of this machine; they wait for the tasks of the next call
 _n_waiting = 0
-# by name: neither joblib's pool nor Ray has to be imported; Dask tries again by itself
-_KILLED = frozenset(
-    {"BrokenProcessPool", "RayActorError", "WorkerCrashedError", "OutOfMemoryError"}
-)
+# by name: joblib's pool need not be imported; Dask and Ray try again by themselves
+_KILLED = "BrokenProcessPool"
 _LOCAL = ("LokyBackend", "MultiprocessingBackend", "ThreadingBackend", "SequentialBackend")
 
 
@@ -82,6 +80,7 @@ def count_workers(n_jobs: Any) -> int:
     if n_jobs > 0:
         return n_jobs
     if active_cluster():
+        connect(get_active_backend()[0])
         # one slot too: what one worker is asked for, this process would do itself
         return max(2, joblib.effective_n_jobs(n_jobs))
     return max(1, joblib.cpu_count() + 1 + n_jobs)
@@ -143,7 +142,7 @@ def map_tasks(
 
 
 def _was_killed(error: Exception) -> bool:
-    return not _KILLED.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+    return any(kind.__name__ == _KILLED for kind in type(error).__mro__)
 
 
 def _run_batches(
@@ -154,11 +153,13 @@ def _run_batches(
     progress: Callable[[Any], None] | None,
 ) -> None:
     """Run batches in workers and take those that are done out of `batches`."""
-    with private_folder(scratch, "job") as folder:
+    with private_folder(scratch, "job") as folder, contextlib.ExitStack() as stack:
         message = pack(function, folder)
-        if (dask := _dask()) is not None:
-            _probe(dask.client, message)
-            done = _dask_done(dask, message, batches)
+        backend = get_active_backend()[0]
+        if (engine := engine_of(backend)) is not None:
+            done = engine(backend, _can_open, _run_batch, message, batches, n_workers)
+            # at once after an error: its workers use the folder
+            stack.enter_context(contextlib.closing(done))
         else:
             done = _joblib_done(message, batches, n_workers)
         for i in done:
@@ -177,7 +178,7 @@ def _joblib_done(
         _n_waiting = n_workers
     # one thread for each slot of a cluster, however many cores its nodes have
     n_threads = 1 if cluster else threads_per_worker(n_workers)
-    # Ray's backend returns everything at the end
+    # other people's backends may return everything at the end
     streams = get_active_backend()[0].supports_return_generator or not cluster
     return joblib.Parallel(
         n_jobs=n_workers,
@@ -186,43 +187,6 @@ def _joblib_done(
         max_nbytes=None,
         return_as="generator_unordered" if streams else "list",
     )(joblib.delayed(_run_batch)(message, i, batch, n_threads) for i, batch in [*batches.items()])
-
-
-def _dask() -> Any | None:
-    """Joblib's Dask backend if ``joblib.parallel_config`` has chosen it."""
-    backend = get_active_backend()[0]
-    return backend if hasattr(backend, "client") else None
-
-
-def _dask_done(backend: Any, message: bytes, batches: dict[int, Sequence[Any]]) -> Iterator[int]:
-    """Numbers of batches as Dask finishes them.
-
-    Not by joblib, which waits for ever for a task that Dask has given up.
-    """
-    client, finished = backend.client, queue.SimpleQueue()
-    futures = [
-        client.submit(_run_batch, message, i, batch, 1, pure=False, **backend.submit_kwargs)
-        for i, batch in batches.items()
-    ]
-    try:
-        for future in futures:
-            future.add_done_callback(finished.put)
-        for _ in futures:
-            try:
-                yield finished.get().result()
-            except Exception as error:
-                # by name: Dask need not be there to be looked for
-                if type(error).__name__ != "KilledWorker":
-                    raise
-                # Dask has tried it on several workers already
-                raise WorkerError(
-                    f"Dask gave up a task: {error} Workers are killed for lack of memory as a "
-                    "rule: give them more, or lower n_jobs or memory_limit, and make the same "
-                    "call again: what was finished is kept in out and cache_dir."
-                ) from error
-    finally:
-        # after an error or an interrupt: what has not begun need not
-        client.cancel(futures)
 
 
 def waiting_workers() -> int:
@@ -246,11 +210,6 @@ def active_cluster() -> str | None:
     """
     name = type(get_active_backend()[0]).__name__
     return None if name in _LOCAL else name
-
-
-def _probe(client: Any, message: bytes) -> None:
-    """Let every worker open the files of a job, before any of them starts on it."""
-    client.run(_can_open, message)
 
 
 def _can_open(message: bytes) -> None:

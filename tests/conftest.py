@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from ridgemm import mapreduce
+
 # before any test imports matplotlib: a machine without a display draws too
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -13,6 +15,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 settings.register_profile("dev", deadline=None, max_examples=25)
 settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_waits(monkeypatch):
+    """Workers that other tests left waiting count in a limit: a test must not depend on them."""
+    monkeypatch.setattr(mapreduce, "_n_waiting", 0)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from ridgemm.private import private_name
 from tests.faults import SHARED, TRACE, permute, problem
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 120  # seconds until what does not happen is taken for a deadlock
+PATIENCE = 300  # seconds until what does not happen is taken for a deadlock
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 
@@ -156,13 +156,16 @@ def test_a_claim_that_names_nobody_lapses_too(tmp_path, monkeypatch):
 
 
 def test_a_lease_is_renewed(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "LEASE", 0.5)
-    with Claims(tmp_path, beat=0.02) as a, Claims(tmp_path, beat=0.02) as b:
+    now = [1000.0]
+    monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
+    with Claims(tmp_path, beat=0.02) as a, Claims(tmp_path) as b:
         take(a, "null_0_0_10")
-        end = time.monotonic() + 1.2
-        while time.monotonic() < end:
+        lease = tmp_path / CLAIMS / a.lease
+        for _ in range(3):
             assert take(b, "null_0_0_10") == []
-            time.sleep(0.05)
+            seen = lease.read_text()
+            wait_for(lambda seen=seen: lease.read_text() not in ("", seen))
+            now[0] += claims.LEASE - 1
 
 
 @given(data=st.data(), n=st.integers(2, 5), dead=st.integers(0, 3))
@@ -337,8 +340,8 @@ from ridgemm.journal import Journal
 from tests.faults import permute
 from tests.test_claims import CASES, wide
 
-out, name, number, n_jobs, pause, go = Path(sys.argv[1]), sys.argv[2], *sys.argv[3:7]
-claims.LEASE, claims.BEAT = 3.0, 0.3
+out, name, n_jobs, pause, lease, go = Path(sys.argv[1]), *sys.argv[2:7]
+claims.LEASE, claims.BEAT = float(lease), float(lease) / 10
 count, publish = {}, Journal.publish
 
 def counted(self, kind, *rest):
@@ -372,8 +375,8 @@ def wide():
 class Run:
     """A process that does the same as others, in the same folder."""
 
-    def __init__(self, out, name, number, n_jobs=1, pause=0.0, go="-"):
-        arguments = [out, name, number, n_jobs, pause, go]
+    def __init__(self, out, name, n_jobs=1, pause=0.0, lease=claims.LEASE, go="-"):
+        arguments = [out, name, n_jobs, pause, lease, go]
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", PROGRAM, *map(str, arguments)],
             cwd=ROOT,
@@ -402,7 +405,7 @@ class Run:
 
 @contextlib.contextmanager
 def running(out, name, n, **options):
-    runs = [Run(out, name, i, **options) for i in range(n)]
+    runs = [Run(out, name, **options) for _ in range(n)]
     try:
         for run in runs:
             run.ready()
@@ -453,7 +456,7 @@ def test_two_processes_with_workers(name, tmp_path):
 @pytest.mark.slow
 def test_a_process_that_is_stopped_is_taken_for_lost(tmp_path):
     expected, out = alone(tmp_path, "kept null"), tmp_path / "out"
-    with running(out, "kept null", 2, pause=0.02) as runs:
+    with running(out, "kept null", 2, pause=0.02, lease=3) as runs:
         wait_for(lambda: len(list((out / "parts").glob("null_*"))) >= 4)
         runs[0].kill(signal.SIGSTOP)
         _, bits = runs[1].end()

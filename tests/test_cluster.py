@@ -19,15 +19,32 @@ import joblib
 import numpy as np
 import psutil
 import pytest
+from joblib.parallel import get_active_backend
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from ridgemm import InputError, RidgeCV, StorageError, WorkerError, nullplan, permutation_test
+from ridgemm import (
+    InputError,
+    RidgeCV,
+    StorageError,
+    WorkerError,
+    clusters,
+    nullplan,
+    permutation_test,
+)
 from ridgemm.mapreduce import active_cluster, count_workers, map_tasks
 from ridgemm.store import Store
 from tests.faults import FITTED, TESTED, Deadly, Targets, bits, problem
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 60  # seconds until what does not happen is taken for a deadlock
+# no dashboard, and not its port either: several processes run tests
+CLUSTER = {
+    "n_workers": 2,
+    "threads_per_worker": 1,
+    "processes": True,
+    "dashboard_address": None,
+    "scheduler_kwargs": {"dashboard_address": ":0"},
+}
+PATIENCE = 300  # seconds until what does not happen is taken for a deadlock
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and open files without a name")
 
@@ -39,8 +56,7 @@ def slow(*values):
 @pytest.fixture(scope="module")
 def _client():
     distributed = pytest.importorskip("distributed")
-    options = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
-    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+    with distributed.LocalCluster(**CLUSTER) as cluster, distributed.Client(cluster) as client:
         yield client
 
 
@@ -54,7 +70,7 @@ def client(_client):
 @pytest.fixture(scope="module")
 def two_threads():
     distributed = pytest.importorskip("distributed")
-    options = dict(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None)
+    options = {**CLUSTER, "n_workers": 1, "threads_per_worker": 2}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
         yield client
 
@@ -75,6 +91,12 @@ def permute(X, Y, n_jobs, *, model=None, **options):
     small = {"_TASK_FLOPS": 1.0, "STRIP": 16, "_AT_ONCE": 4}
     with mock.patch.multiple(nullplan, **small):
         return permutation_test(ridge, X, Y, **options)
+
+
+def elsewhere(call, *args, **kwargs):
+    """A call in this process."""
+    with joblib.parallel_config(backend="loky"):
+        return call(*args, **{"n_jobs": 1, **kwargs})
 
 
 def assert_same(found, expected, names):
@@ -459,11 +481,10 @@ import joblib
 from distributed import Client, LocalCluster
 from ridgemm import WorkerError
 from tests.faults import Deadly, problem
-from tests.test_cluster import fit, permute
-options = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+from tests.test_cluster import CLUSTER, fit, permute
 X, Y = problem()
 with (
-    LocalCluster(**options) as cluster,
+    LocalCluster(**CLUSTER) as cluster,
     Client(cluster) as client,
     joblib.parallel_config(backend="dask"),
 ):
@@ -498,12 +519,11 @@ from pathlib import Path
 import joblib
 from distributed import Client, LocalCluster
 from tests.faults import Gate, problem
-from tests.test_cluster import fit, permute
+from tests.test_cluster import CLUSTER, fit, permute
 run, folder = {"fit": fit, "permute": permute}[sys.argv[1]], Path(sys.argv[2])
-options = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
 X, Y = problem(t=100)
 Y = Gate(Y, folder / "reached", (folder, "scratch"))
-with LocalCluster(**options) as cluster, Client(cluster), joblib.parallel_config(backend="dask"):
+with LocalCluster(**CLUSTER) as cluster, Client(cluster), joblib.parallel_config(backend="dask"):
     run(X, Y, -1)
 """
 
@@ -532,31 +552,100 @@ def test_interrupt(run, whom, tmp_path):
 # Files that a worker cannot see ------------------------------------------------------------
 
 
+def check_hidden_file(run, name, folder):
+    """An error that names a file that is open here and nowhere else, before any task began."""
+    arrays = dict(zip("XY", problem(n=40, t=100), strict=True))
+    # without a name in the file system: open here, nowhere for others
+    path = folder / f"{name}.npy"
+    hidden = as_memmap(arrays[name], path)
+    path.unlink()
+    seen = {k: Noting(A, folder) for k, A in arrays.items() if k != name}
+    # in this process it is as good as any
+    names = FITTED if run is fit else TESTED
+    ref = elsewhere(run, **arrays)
+    assert_same(elsewhere(run, **{name: hidden, **seen}), ref, names)
+    with pytest.raises(StorageError) as caught:
+        run(**{name: hidden, **seen}, n_jobs=-1)
+    assert str(path) in str(caught.value)
+    assert "file system" in str(caught.value) and "cache_dir" in str(caught.value)
+    assert list(folder.glob("read-by-*")) == []
+
+
 @posix
 @pytest.mark.parametrize("run", [fit, permute])
 @pytest.mark.parametrize("name", ["X", "Y"])
 def test_a_file_that_workers_cannot_see(client, run, name, tmp_path):
-    arrays = dict(zip("XY", problem(n=40, t=100), strict=True))
-    # without a name in the file system: open here, nowhere for others
-    path = tmp_path / f"{name}.npy"
-    hidden = as_memmap(arrays[name], path)
-    path.unlink()
-    seen = {k: Noting(A, tmp_path) for k, A in arrays.items() if k != name}
-    # in this process it is as good as any
-    names = FITTED if run is fit else TESTED
-    assert_same(run(**{name: hidden, **seen}, n_jobs=1), run(**arrays, n_jobs=1), names)
-    with on_dask(), pytest.raises(StorageError) as caught:
-        run(**{name: hidden, **seen}, n_jobs=-1)
-    assert str(path) in str(caught.value)
-    assert "file system" in str(caught.value) and "cache_dir" in str(caught.value)
-    # before any task began
-    assert list(tmp_path.glob("read-by-*")) == []
+    with on_dask():
+        check_hidden_file(run, name, tmp_path)
+
+
+# Slots, and what has not begun -------------------------------------------------------------
+
+
+def run_alone(message, number, batch, n_threads):
+    """A batch that fails while another one runs; every one leaves a file."""
+    folder = Path(message.decode())
+    (folder / "running").touch(exist_ok=False)
+    time.sleep(0.01)
+    (folder / "running").unlink()
+    (folder / str(number)).touch()
+    return number
+
+
+def _nothing(message):
+    pass
+
+
+def check_no_more_slots_than_asked_for(folder):
+    backend, message = get_active_backend()[0], str(folder).encode()
+    engine = clusters.engine_of(backend)
+    batches = {i: [i] for i in range(10)}
+    # one of two slots
+    done = engine(backend, _nothing, run_alone, message, batches, 1)
+    assert sorted(done) == [*range(10)]
+    assert len(list(folder.iterdir())) == 10
+
+
+def test_no_more_slots_than_asked_for(client, tmp_path):
+    with on_dask():
+        check_no_more_slots_than_asked_for(tmp_path)
+
+
+class Slow:
+    """A task that takes a while, and leaves a file as it begins."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, crew, task):
+        (self.folder / str(task)).touch()
+        time.sleep(0.02)
+
+
+def interrupt(task):
+    raise KeyboardInterrupt
+
+
+def check_what_has_not_begun_does_not(folder, is_idle):
+    with pytest.raises(KeyboardInterrupt):
+        map_tasks(Slow(folder), range(200), 2, folder, interrupt)
+    wait_for(is_idle)
+    n_begun = len(list(folder.iterdir()))
+    assert 0 < n_begun < 100
+    # and that is all
+    time.sleep(0.1)
+    assert len(list(folder.iterdir())) == n_begun
+
+
+def test_what_has_not_begun_does_not(client, tmp_path):
+    with on_dask():
+        check_what_has_not_begun_does_not(tmp_path, lambda: not any(client.processing().values()))
 
 
 # Ray ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ray():
     ray = pytest.importorskip("ray")
     register = pytest.importorskip("ray.util.joblib").register_ray
@@ -567,26 +656,74 @@ def ray():
     ray.shutdown()
 
 
-@pytest.mark.slow
-def test_ray(ray, tmp_path):
-    X, Y = problem(n=40, p=6, t=2100)
-    model, result = fit(X, Y, 1), permute(X, Y[:, :100], 1, keep_null=True)
+@pytest.fixture
+def on_ray(ray):
     with joblib.parallel_config(backend="ray"):
-        assert active_cluster() == "RayBackend"
-        found = fit(X, as_path(Y, tmp_path / "Y.npy"), -1)
-        null = permute(X, Y[:, :100], -1, keep_null=True)
+        yield ray
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FITS)
+def test_fit_on_ray(on_ray, name, tmp_path):
+    assert active_cluster() == "RayBackend"
+    X, Y = problem(n=40, p=6, t=2100)
+    found = fit(X, as_path(Y, tmp_path / "Y.npy"), -1, **FITS[name])
     assert found.plan_.n_workers == 2
-    assert_same(found, model, FITTED)
-    assert_same(null, result, TESTED)
+    assert_same(found, elsewhere(fit, X, Y, **FITS[name]), FITTED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TESTS)
+def test_permutation_test_on_ray(on_ray, name, tmp_path):
+    X, Y = problem(n=30, p=4, t=100)
+    result = permute(X, Y, -1, out=tmp_path, **TESTS[name])
+    assert_same(result, elsewhere(permute, X, Y, **TESTS[name]), TESTED)
 
 
 @posix
 @pytest.mark.slow
-def test_killed_worker_of_ray(ray, tmp_path):
-    X, Y = problem(n=40, p=6, t=2100)
-    with joblib.parallel_config(backend="ray"):
-        found = fit(X, Deadly(Y, tmp_path / "killed"), -1)
-        with pytest.raises(WorkerError, match="n_jobs"):
-            fit(X, Deadly(Y), -1)
+@pytest.mark.parametrize("run", [fit, permute])
+def test_killed_worker_of_ray(on_ray, run, tmp_path):
+    X, Y = problem(n=30, p=4, t=100)
+    names = FITTED if run is fit else TESTED
+    found = run(X, Deadly(Y, tmp_path / "killed"), -1)
     assert (tmp_path / "killed").exists()
-    assert_same(found, fit(X, Y, 1), FITTED)
+    assert_same(found, elsewhere(run, X, Y), names)
+
+
+@posix
+@pytest.mark.slow
+def test_a_task_that_always_kills_its_worker_of_ray(on_ray):
+    X, Y = problem()
+    with pytest.raises(WorkerError, match=r"(?s)Ray gave up .*n_jobs.*memory_limit"):
+        fit(X, Deadly(Y), -1)
+    assert_same(fit(X, Y, -1), elsewhere(fit, X, Y), FITTED)
+
+
+@pytest.mark.slow
+def test_an_error_of_a_source_is_the_users_on_ray(on_ray):
+    X, Y = problem()
+    with pytest.raises(ZeroDivisionError, match=r"^of the user$"):
+        fit(X, Wrong(Y), -1)
+
+
+@pytest.mark.slow
+def test_progress_while_tasks_run_on_ray(on_ray, tmp_path):
+    map_tasks(InTurn(tmp_path), range(6), 2, tmp_path, lambda i: (tmp_path / str(i)).touch())
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.slow
+def test_slots_and_what_has_not_begun_on_ray(on_ray, tmp_path):
+    (tmp_path / "slots").mkdir()
+    check_no_more_slots_than_asked_for(tmp_path / "slots")
+    (tmp_path / "begun").mkdir()
+    check_what_has_not_begun_does_not(
+        tmp_path / "begun", lambda: on_ray.available_resources().get("CPU") == 2
+    )
+
+
+@posix
+@pytest.mark.slow
+def test_a_file_that_nodes_of_ray_cannot_see(on_ray, tmp_path):
+    check_hidden_file(fit, "Y", tmp_path)

@@ -463,6 +463,8 @@ NULLS = [
     ("primal", "gcv"),
     ("dual", "gcv"),
 ]
+ROUTES = [("fit", *fit) for fit in FITS]
+ROUTES += [(null, *model) for null in ("refit", "heldout") for model in NULLS]
 
 
 class Scale(NamedTuple):
@@ -482,10 +484,9 @@ def sizes(smallest: int, largest: int):
 
 
 @st.composite
-def cases(draw, scale: Scale):
-    """Problems by every route, shrunk to a scale where the route would take long."""
-    run = draw(st.sampled_from(("fit", "fit", "refit", "heldout")))
-    solver, cv = draw(st.sampled_from(FITS if run == "fit" else NULLS))
+def cases(draw, scale: Scale, routes: list):
+    """Problems by any of the routes, shrunk to a scale where it would take long."""
+    run, solver, cv = draw(st.sampled_from(routes))
     n, p, t = draw(sizes(20, 3000)), draw(sizes(5, 2500)), draw(sizes(1, 40000))
     if solver.startswith("dual"):
         n = min(n, scale.side)
@@ -523,16 +524,17 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
 @settings(max_examples=8, phases=PHASES)
-@given(case=cases(SMALL))
+@given(case=cases(SMALL, ROUTES))
 def test_whatever_the_plan_accepts_keeps_its_limit(child, case):
     child.check(case)
 
 
 @pytest.mark.slow
-@settings(max_examples=50, phases=PHASES)
-@given(case=cases(LARGE))
-def test_whatever_the_plan_accepts_keeps_its_limit_at_full_size(child, case):
-    child.check(case)
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+@settings(max_examples=3, phases=PHASES)
+@given(data=st.data())
+def test_whatever_the_plan_accepts_keeps_its_limit_at_full_size(child, route, data):
+    child.check(data.draw(cases(LARGE, [route])))
 
 
 #: Shared by the hard cases: an alpha for all targets of a null, by the trace identity.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ridgemm import MemoryLimitError, RidgeCV, mapreduce, prediction, predictplan
+from ridgemm import MemoryLimitError, RidgeCV, prediction, predictplan
 from ridgemm.fitplan import OVERHEAD
 from tests import naive
 
@@ -20,12 +20,6 @@ MODELS = {
     "dual standardized": dict(solver="dual", standardize=True),
     "dual without intercept": dict(solver="dual", fit_intercept=False),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_worker_waits(monkeypatch):
-    # those of other tests count as much as this process
-    monkeypatch.setattr(mapreduce, "_n_waiting", 0)
 
 
 every_model = pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
