@@ -16,12 +16,22 @@ from ridgemm.folds import make_folds
 from ridgemm.forecast import factor_work
 from ridgemm.nested import nested_splits
 from ridgemm.nullplan import NullProblem, plan_null
+from ridgemm.pieces import ROUND
 from ridgemm.rates import Rates, machine_rates
 from ridgemm.routes import Problem as Shape
 from ridgemm.routes import allowed_routes
 
 PROBLEM, SMALLEST_ALPHA, OUTER = Problem(69202, 16384, 264805), 1e-4, 5
 JOBS, NODES = ("fit", "heldout", "refit"), (1, 8, 1000)
+#: What to change where a stage is the first to count beside the products.
+REMEDIES = {
+    "scan": "the file system: one process reads X and Y once to check them; more stripes",
+    "factors": "one node makes them: keep cache_dir, so that it is once; use fewer nodes",
+    "read": "the file system: copy X, Y and the cache to disks of the nodes before the run",
+    "reduce": "one process: fewer and larger parts, by a larger memory_limit",
+    "journal": "metadata of the file system: fewer and larger tasks, by a larger memory_limit",
+    "dispatch": "the scheduler: an array of processes in one run folder, which has none",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Assumptions:
     dispatch: float = 5e-4  # seconds of the scheduler for a task
     publish: float = 1e-2  # seconds to write, fsync and rename a part of the journal
     creates: float = 2e4  # files/s of the shared file system
-    names: float = 2e6  # names/s of its listings: a part that is written lists its folder
+    names: float = 2e5  # names/s of its listings, read and understood
     read_part: float = 1e-3  # seconds to open and check a part where they are reduced
 
 
@@ -74,6 +84,9 @@ def predict(job: str, nodes: int, a: Assumptions, rates: Rates) -> dict[str, flo
     read = nodes * (x_bytes + work.disk_bytes) + min(n_batches, nodes) * y_bytes
     scans = 1 if job == "fit" else 2  # values, and the fingerprints of a journal
     disk = min(a.disk, nodes * a.link)
+    # every round looks at claims and parts, one file of each for a task that is done
+    n_rounds = math.ceil(n_parts / (ROUND * slots))
+    looks = n_rounds * n_parts / a.names
     part_bytes = 0 if job == "fit" else 32 * max(plan.tile, plan.batch)
     # a fit ends in coefficients on the disk, a null in its parts, added up by one process
     reduce = coef_bytes / disk if job == "fit" else 0.0
@@ -83,7 +96,7 @@ def predict(job: str, nodes: int, a: Assumptions, rates: Rates) -> dict[str, flo
         "read": read / disk,
         "products": busy / n_tasks * math.ceil(n_tasks / slots),
         "reduce": reduce + n_parts * (a.read_part + part_bytes / a.link),
-        "journal": n_parts * max(a.publish / slots, 1 / a.creates) + n_parts**2 / 2 / a.names,
+        "journal": n_parts * max(a.publish / slots, 2 / a.creates) + looks,
         "dispatch": n_tasks * a.dispatch,
     }
 
@@ -91,6 +104,7 @@ def predict(job: str, nodes: int, a: Assumptions, rates: Rates) -> dict[str, flo
 def scaling_model(a: Assumptions | None = None) -> tuple[str, dict[str, float]]:
     """All jobs on all clusters: a table, and its numbers by name."""
     a, rates, figures, lines = a or Assumptions(), machine_rates(), {}, []
+    saturated: set[str] = set()
     for job in JOBS:
         one = sum(predict(job, 1, a, rates).values())
         for nodes in NODES:
@@ -104,6 +118,8 @@ def scaling_model(a: Assumptions | None = None) -> tuple[str, dict[str, float]]:
             beside = max(stages.keys() - {"products"}, key=stages.get)
             row = "".join(f"{value:11.3g}" for value in numbers.values())
             lines.append(f"{job:8}{nodes:5} x {a.threads}".ljust(16) + row + f"  first: {beside}")
+            saturated.add(beside)
+    lines += ["", *(f"{name:16}{what}" for name, what in REMEDIES.items() if name in saturated)]
     lines += ["", *(f"{name:16}{value:11.3g}" for name, value in asdict(a).items())]
     lines += [f"{name:16}{value:11.3g} (measured)" for name, value in asdict(rates).items()]
     title = (

@@ -11,7 +11,7 @@ from ridgemm.mapreduce import Crew, map_tasks
 from ridgemm.progress import progress
 from ridgemm.tiles import TileGrid, width
 
-_ROUND = 32  # tasks of a worker between two looks at what others do
+ROUND = 32  # tasks of a worker between two looks at what others do
 
 Task = tuple[slice, int, int]
 
@@ -101,7 +101,7 @@ class Pieces:
                 self.claims.progressed()
                 before = list(tasks)
                 free = self.claims.free(tasks, newest)
-                names = self.claims.spread(list(free), _ROUND * self.n_workers)
+                names = self.claims.spread(list(free), ROUND * self.n_workers)
                 items = [(tasks[name], free[name]) for name in names]
                 if items:
                     claimed = _Claimed(function, self.claims)
