@@ -109,7 +109,9 @@ def _residuals(
     """Basis, mix, 1 - h and keep of a tall fit: y less the prediction."""
     candidates = held_out(view, alpha[:, 0])
     fitted = _squared_rows(left_factor(view), 1 / (w + alpha)) + unpenalised
-    return candidates.basis, -candidates.mix, 1 - fitted, np.ones(len(alpha))
+    # a sample that nearly makes its own fit: no difference of float32 values is smaller
+    remaining = np.maximum(1 - fitted, np.finfo(np.float32).eps)
+    return candidates.basis, -candidates.mix, remaining, np.ones(len(alpha))
 
 
 def _complete_residuals(
