@@ -5,14 +5,16 @@ The problem of B. Da Mota et al., "Cloud computing for brain-wide genetics" (Eur
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from bench import _permutation
 from bench._machine import machine, sgemm_gflops
+from bench._precision import NULL, left_out, usable
 from bench.problems import Problem, genotypes_on_disk, typical_eigenvalue
-from ridgemm import load
+from ridgemm import load, permutation_test
 
 PERMUTATIONS = 10000
 OUTER, INNER = 10, 5
@@ -25,6 +27,7 @@ def run(
     repeats: int | None,
     permutations: int | None = None,
     shared_permutations: int | None = None,
+    precision: str | None = None,
 ) -> dict:
     """Factors, a part of the null with an alpha per target, the whole null with one for all.
 
@@ -37,28 +40,42 @@ def run(
         Nested permutations in a measured call.
     shared_permutations : int, optional
         Permutations with one alpha for all targets.
+    precision : str, optional
+        One of those of `permutation_test`, or several with commas; all that the machine has if
+        left out. Each runs the same permutations.
     """
+    precisions = tuple(precision.split(",")) if precision else NULL
+    chosen = usable(permutation_test, precisions)
     problem = Problem(150, 5000, 40) if quick else Problem(1500, 500000, 1000)
     permutations = permutations or (400 if quick else 200)
     shared_permutations = shared_permutations or (100 if quick else PERMUTATIONS)
     with genotypes_on_disk(problem) as folder:
         alphas = typical_eigenvalue(folder) * np.logspace(-2, 2, 5)
         model = {"alphas": alphas.tolist(), "cv": INNER}
-        nested, nested_figures = _nested(folder, problem, model, permutations, repeats or 1)
+        nested, figures = [], {}
+        for name in chosen:
+            rows, part = _nested(folder, problem, model, permutations, repeats or 1, name)
+            nested += rows
+            figures |= part
         shared, shared_figures = _shared(folder, model, shared_permutations)
-        figures = nested_figures | shared_figures | _found(folder)
+        figures |= shared_figures | _found(folder, chosen[0]) | _differences(folder, chosen)
     rows = [*nested, shared]
     above = [r["peak_anonymous_bytes"] - r["baseline_anonymous_bytes"] for r in rows]
     return {
         "problem": f"{problem}, int8, 5 alphas, {OUTER} outer x {INNER} inner folds, nested null",
         "rows": rows,
-        "left_out": [],
+        "left_out": left_out(permutation_test, precisions),
         "figures": figures | {"peak_anonymous_bytes": max(above)},
     }
 
 
 def _nested(
-    folder: Path, problem: Problem, model: dict, permutations: int, repeats: int
+    folder: Path,
+    problem: Problem,
+    model: dict,
+    permutations: int,
+    repeats: int,
+    precision: str,
 ) -> tuple[list[dict], dict]:
     """The null with an alpha per target: rows and figures.
 
@@ -66,19 +83,24 @@ def _nested(
     again computes none: it costs what every call costs, and that is taken off.
     """
     model = model | {"cache_dir": str(folder / "factors")}
-    out = folder / "nested"
-    _permutation.warm_up(folder, model, cv=OUTER)
-    first = _permutation.measure(folder, out, model, cv=OUTER, n_permutations=FIRST)
-    nothing = _permutation.measure(folder, out, model, cv=OUTER, n_permutations=FIRST)
+    # those of another precision would be found ready
+    shutil.rmtree(folder / "factors", ignore_errors=True)
+    out = folder / f"nested-{precision}"
+    # "single" is the default: a version without precisions has it too
+    test = {"cv": OUTER} | ({} if precision == "single" else {"precision": precision})
+    _permutation.warm_up(folder, model, **test)
+    first = _permutation.measure(folder, out, model, **test, n_permutations=FIRST)
+    nothing = _permutation.measure(folder, out, model, **test, n_permutations=FIRST)
     more, rates = [], [_sgemm(problem)]
     for i in range(1, repeats + 1):
         total = FIRST + i * permutations
-        more.append(_permutation.measure(folder, out, model, cv=OUTER, n_permutations=total))
+        more.append(_permutation.measure(folder, out, model, **test, n_permutations=total))
         rates.append(_sgemm(problem))
+    suffix = "" if precision == "single" else f"-{precision}"
     rows = [
-        _permutation.row(f"factors-and-{FIRST}", [first]),
-        _permutation.row("factors-found-ready", [nothing]),
-        _permutation.row(f"{permutations}-permutations", more),
+        _permutation.row(f"factors-and-{FIRST}{suffix}", [first]),
+        _permutation.row(f"factors-found-ready{suffix}", [nothing]),
+        _permutation.row(f"{permutations}-permutations{suffix}", more),
     ]
     seconds = (rows[2]["median_seconds"] - nothing["seconds"]) / permutations
     setup = first["seconds"] - FIRST * seconds
@@ -91,7 +113,7 @@ def _nested(
         "sgemm_share": gflops / float(np.mean(rates)),
         "permutations_measured": permutations * repeats,
     }
-    return rows, figures
+    return rows, {key + suffix.replace("-", "_"): value for key, value in figures.items()}
 
 
 def _shared(folder: Path, model: dict, permutations: int) -> tuple[dict, dict]:
@@ -125,10 +147,26 @@ def _flops(problem: Problem, n_alphas: int) -> float:
     return n_alphas * (outer + inner) * problem.n_targets
 
 
-def _found(folder: Path) -> dict:
+def _differences(folder: Path, precisions: tuple[str, ...]) -> dict:
+    """Largest differences from the first precision, after the same permutations."""
+    if len(precisions) < 2:
+        return {}
+    first, *others = (load(folder / f"nested-{name}") for name in precisions)
+    error = np.sqrt(first.pvalues * (1 - first.pvalues) / first.n_permutations)
+    figures = {}
+    for name, other in zip(precisions[1:], others, strict=True):
+        difference = np.abs(other.pvalues - first.pvalues)
+        figures[f"max_abs_p_difference_{name}"] = float(difference.max())
+        figures[f"mean_p_difference_in_standard_errors_{name}"] = float(
+            (difference / np.maximum(error, 1 / first.n_permutations)).mean()
+        )
+    return figures
+
+
+def _found(folder: Path, precision: str) -> dict:
     """Share of the heritable and of the other targets with an uncorrected p of 0.05 at most."""
     heritable = np.load(folder / "heritable.npy")
-    found = load(folder / "nested").pvalues <= 0.05
+    found = load(folder / f"nested-{precision}").pvalues <= 0.05
     return {
         "heritable_found": float(found[heritable].mean()),
         "others_found": float(found[~heritable].mean()),

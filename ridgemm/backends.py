@@ -11,6 +11,8 @@ The environment variable ``RIDGEMM_BLAS`` names one; otherwise mkl is taken wher
 installed and the processor is Intel's: on others it leaves half of their speed unused. The
 choice is made once, on import, before any thread is counted, so that threads of the chosen
 library are capped with those of all others.
+
+Products of bfloat16 matrices are oneMKL's (`bfloat16`), whichever library makes the others.
 """
 
 import ctypes
@@ -29,6 +31,10 @@ from ridgemm.errors import InputError
 
 NAMES = ("scipy", "mkl")
 _VARIABLE = "RIDGEMM_BLAS"
+# MKL_CBWR_AUTO | MKL_CBWR_STRICT
+_REPRODUCIBLE = 0x2 | 0x10000
+# for tests of the numerics where there are no matrix units
+_EMULATE = "RIDGEMM_EMULATE_BFLOAT16"
 
 
 @dataclass(frozen=True)
@@ -74,10 +80,30 @@ def backend() -> Backend:
 
 
 @functools.cache
+def bfloat16() -> Backend | None:
+    """The library of bfloat16 products where they are fast: oneMKL, on a processor with AMX.
+
+    ``RIDGEMM_EMULATE_BFLOAT16=1`` makes the same products of float32 matrices, slowly, anywhere.
+    """
+    if os.environ.get(_EMULATE) == "1":
+        return Backend("emulated", None, lambda name: None)
+    if not has_amx():
+        return None
+    chosen = backend()
+    return chosen if chosen.name == "mkl" else _load("mkl")
+
+
+def has_amx() -> bool:
+    """Whether the processor has matrix units for bfloat16."""
+    return bool(llvmlite.binding.get_host_cpu_features().get("amx-bf16", False))
+
+
+@functools.cache
 def libraries() -> ThreadpoolController:
     """Control of the threads of all loaded libraries, the backend's among them."""
     # looking for the loaded libraries takes longer than a small fit
     backend()
+    bfloat16()
     return ThreadpoolController()
 
 
@@ -109,7 +135,8 @@ def show_config() -> None:
 
     ``kernels`` is the instruction set as the library names it ("SkylakeX" and "Cooperlake" are
     AVX-512, "Haswell" and "Zen" AVX2). Compare it with ``processor``: a library that does not
-    know a processor leaves half of its speed unused.
+    know a processor leaves half of its speed unused. ``bfloat16`` is the library that
+    ``precision="mixed"`` uses, None where there is none.
 
     Examples
     --------
@@ -118,7 +145,9 @@ def show_config() -> None:
     processor   ...
     backend     ...
     """
+    matrix = bfloat16()
     rows = {"processor": llvmlite.binding.get_host_cpu_name()} | describe()
+    rows["bfloat16"] = matrix and matrix.name
     for name, value in rows.items():
         print(f"{name:12}{value}")
 
@@ -136,6 +165,8 @@ def _load(name: str) -> Backend | None:
     if path is None:
         return None
     library = ctypes.CDLL(str(path))
+    # the same bits on any number of threads; only before its first product
+    library.MKL_CBWR_Set(_REPRODUCIBLE)
 
     def address(routine: str) -> int:
         return ctypes.cast(getattr(library, routine + "_"), ctypes.c_void_p).value

@@ -7,10 +7,12 @@ ctypes, which releases the lock. Arrays are row-major here and column-major ther
 """
 
 import ctypes
+import functools
 
 import numpy as np
 
-from ridgemm.backends import backend
+from ridgemm.backends import backend, bfloat16
+from ridgemm.kernels import widen_parts
 
 _ARGUMENTS = {"gemm": 13, "syrk": 10, "trmm": 11}
 _PREFIX = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}
@@ -27,6 +29,13 @@ _ROUTINES = {
     for dtype, prefix in _PREFIX.items()
     for name in _ARGUMENTS
 }
+
+
+@functools.cache
+def _bfloat16_routine():
+    """oneMKL's, with the arguments of gemm; None where it is emulated."""
+    address = bfloat16().address("gemm_bf16bf16f32")
+    return address and ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * _ARGUMENTS["gemm"])(address)
 
 
 def _int(value: int):
@@ -78,8 +87,36 @@ def gemm(A: np.ndarray, B: np.ndarray, out: np.ndarray, accumulate: bool = False
     >>> out.ravel()
     array([2., 2.], dtype=float32)
     """
+    _check(out, (A.shape[0], B.shape[1]), A, B)
+    _multiply(_ROUTINES[out.dtype, "gemm"], A, B, out, accumulate)
+
+
+def gemm_bfloat16(A: np.ndarray, B: np.ndarray, out: np.ndarray, accumulate: bool = False) -> None:
+    """``out = A @ B``, or ``out += A @ B``, of bfloat16 matrices in uint16; sums in float32.
+
+    Only where `ridgemm.backends.bfloat16` finds a library.
+
+    Parameters
+    ----------
+    A : (m, k), B : (k, n) uint16
+        One unit stride each; may be read-only.
+    out : (m, n) float32
+        As in `gemm`.
+    accumulate : bool
+    """
+    assert A.dtype == B.dtype == np.uint16 and out.dtype == np.float32
+    _check(out, (A.shape[0], B.shape[1]))
+    if (routine := _bfloat16_routine()) is not None:
+        _multiply(routine, A, B, out, accumulate)
+        return
+    wide = [np.empty(half.shape, np.float32) for half in (A, B)]
+    for half, whole in zip((A, B), wide, strict=True):
+        widen_parts(half, whole)
+    gemm(*wide, out, accumulate)
+
+
+def _multiply(routine, A: np.ndarray, B: np.ndarray, out: np.ndarray, accumulate: bool) -> None:
     (m, k), n = A.shape, B.shape[1]
-    _check(out, (m, n), A, B)
     assert B.shape[0] == k, (A.shape, B.shape)
     if m == 0 or n == 0:
         return
@@ -92,7 +129,7 @@ def gemm(A: np.ndarray, B: np.ndarray, out: np.ndarray, accumulate: bool = False
     flag_out, ldc = _layout(out)
     assert flag_out == b"N", "out must be row-major"
     real = _REAL[out.dtype]
-    _ROUTINES[out.dtype, "gemm"](
+    routine(
         _char(flag_b),
         _char(flag_a),
         _int(n),

@@ -109,7 +109,9 @@ def _residuals(
     """Basis, mix, 1 - h and keep of a tall fit: y less the prediction."""
     candidates = held_out(view, alpha[:, 0])
     fitted = _squared_rows(left_factor(view), 1 / (w + alpha)) + unpenalised
-    return candidates.basis, -candidates.mix, 1 - fitted, np.ones(len(alpha))
+    # a sample that nearly makes its own fit: no difference of float32 values is smaller
+    remaining = np.maximum(1 - fitted, np.finfo(np.float32).eps)
+    return candidates.basis, -candidates.mix, remaining, np.ones(len(alpha))
 
 
 def _complete_residuals(
@@ -277,7 +279,7 @@ def score_products(
     sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
     lines = workspace.array("lines", (2, width(strip)))
     for rows in spans(len(view.test), ROW_STEP):
-        F = _predictions(view.factors.heldout[rows], Z, candidates, workspace)
+        F = _predictions(tile, view.factors.heldout[rows], Z, candidates, workspace)
         y = tile.gather(view.test[rows], effects, strip, workspace, "test")
         product_moments(F, candidates.mix, y, lines, sums)
     if candidates.summed is not None:
@@ -294,7 +296,7 @@ def score_operators(
     size = width(strip)
     y = tile.gather(view.train, effects, strip, workspace, "train")
     F = workspace.array("F", (len(candidates.operator), size))
-    blas.gemm(candidates.operator, y, F)
+    tile.multiply(candidates.operator, y, F, workspace)
     F = F.reshape(candidates.mix.shape[1], len(view.test), size)
     sums = workspace.zeros("moments", (len(candidates.mix), 3, size))
     y = tile.gather(view.test, effects, strip, workspace, "test")
@@ -314,7 +316,7 @@ def score_loo(
     errors = np.zeros((len(candidates.mix), width(strip)))
     lines = workspace.array("lines", (2, width(strip)))
     for rows in spans(len(left), ROW_STEP):
-        F = _predictions(left[rows], Z, candidates, workspace)
+        F = _predictions(tile, left[rows], Z, candidates, workspace)
         y = tile.gather(view.train[rows], effects, strip, workspace, "test")
         leverage = candidates.leverage[:, rows]
         loo_moments(F, candidates.mix, y, candidates.keep, leverage, lines, sums)
@@ -354,13 +356,13 @@ SCORERS: dict[str, Scorer] = {
 
 
 def _predictions(
-    left: np.ndarray, Z: np.ndarray, candidates: Candidates, workspace: Workspace
+    tile: TargetTile, left: np.ndarray, Z: np.ndarray, candidates: Candidates, workspace: Workspace
 ) -> np.ndarray:
     F = workspace.array("F", (len(candidates.basis), len(left), Z.shape[1]))
     D = workspace.array("D", Z.shape)
     for member, prediction in zip(candidates.basis, F, strict=True):
         scale_rows(Z, member, D)
-        blas.gemm(left, D, prediction)
+        tile.multiply(left, D, prediction, workspace)
     return F
 
 

@@ -46,6 +46,8 @@ class Settings:
     n_workers : int
     alpha : (n_targets,) float64 or float, optional
         Given; then there are no candidates, and no `cv`.
+    precision : {"single", "mixed", "bf16"}
+        Of products with targets; "bf16" of permuted ones alone.
     """
 
     alphas: np.ndarray
@@ -58,6 +60,7 @@ class Settings:
     memory_limit: int
     n_workers: int
     alpha: np.ndarray | float | None = None
+    precision: str = "single"
 
     @property
     def centered(self) -> bool:
@@ -155,6 +158,7 @@ def plan_fit(
         smallest_alpha=settings.smallest_alpha / (largest * (nuisance.total / n)),
         n_confounds=nuisance.n_confounds,
         weighted=nuisance.weights is not None,
+        precision=settings.precision,
     )
     plan = make_plan(
         problem,
@@ -232,7 +236,15 @@ def run_fit(
     clock.lap("factors")
     x_offset, drift, scale = _offsets(settings, plan, maker.shift, full.factors)
     job = FitJob(
-        data=Data(maker.X, Y, maker.shift, y_shift, nuisance, plan.row_step),
+        data=Data(
+            maker.X,
+            Y,
+            maker.shift,
+            y_shift,
+            nuisance,
+            plan.row_step,
+            precision=settings.precision,
+        ),
         grid=TileGrid(Y.shape[1], plan.tile, plan.strip),
         groups=candidate_groups,
         full=full,

@@ -21,6 +21,7 @@ from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.factors import CONCURRENT
 from ridgemm.lapack import LARGEST_ORDER, LARGEST_RANK, stack_rows
 from ridgemm.predictplan import plan_steps
+from ridgemm.products import gram_block, workspace_bytes
 from ridgemm.routes import Problem, Route, allowed_routes
 
 # of a process: interpreter objects, compiled kernels, thread stacks, BLAS packing buffers
@@ -81,8 +82,10 @@ class Plan:
     @property
     def factors_in_files(self) -> bool:
         """Square matrices lie in scratch files, because the memory limit is too small for them."""
-        problem, family = self.problem, self.route.family
-        return needs_files(family, problem.n, problem.p, self.block, self._free_for_factors)
+        problem, family, free = self.problem, self.route.family, self._free_for_factors
+        if self.route.method == "trace" and _trace_bytes(self, in_files=False) > free:
+            return problem.n <= LARGEST_ORDER
+        return needs_files(family, problem.n, problem.p, self.block, free)
 
     @property
     def matrix_bytes(self) -> int:
@@ -91,7 +94,7 @@ class Plan:
         if not self.factors_in_files:
             return 0
         size = matrix_bytes(family, problem.n, problem.p, self.block)
-        return max(size, 20 * problem.n**2 if self.route.method == "trace" else 0)
+        return max(size, 16 * problem.n**2 if self.route.method == "trace" else 0)
 
     @property
     def job_bytes(self) -> int:
@@ -119,6 +122,7 @@ class Plan:
             ),
             ("tile", f"{self.tile} targets, in strips of {self.strip}"),
             ("workers", f"{self.n_workers} x {self.n_threads} threads"),
+            ("precision", problem.precision),
             ("matrices", "in scratch files" if self.factors_in_files else "in RAM"),
             ("memory limit", format_bytes(self.memory_limit)),
             ("planned peak", format_bytes(self.peak_bytes)),
@@ -305,7 +309,7 @@ def _peak_bytes(plan: Plan) -> int:
     factors = factor_bytes(plan.route.family, problem.n, problem.p, plan.block, in_files)
     factors *= plan.factors_at_once
     workers = plan.n_workers * _task_bytes(plan)
-    stages = max(factors, workers, _trace_bytes(plan), _prediction_bytes(plan))
+    stages = max(factors, workers, _trace_bytes(plan, in_files), _prediction_bytes(plan))
     return overhead(plan.n_workers) + _output_bytes(plan.problem) + coef + stages
 
 
@@ -380,13 +384,18 @@ def _task_bytes(plan: Plan) -> int:
         # their products with the tile; pieces of 64 rows while reading, blocks in float64
         confounds = 8 * c * problem.n_atoms * b
         confounds += plan.n_threads * 8 * (64 * max(b, p) + (plan.row_step + n + c) * plan.strip)
-    return shared + confounds + plan.n_threads * 4 * strip * plan.strip
+    parts = plan.n_threads * workspace_bytes(problem.precision)
+    return shared + confounds + parts + plan.n_threads * 4 * strip * plan.strip
 
 
-def _trace_bytes(plan: Plan) -> int:
-    """Grams of targets and residuals, unless they lie in files; blocks of both, and a tile."""
+def _trace_bytes(plan: Plan, in_files: bool) -> int:
+    """Grams of targets and residuals, unless they lie in files; blocks of each thread; a tile."""
     if plan.route.method != "trace":
         return 0
     n = plan.problem.n
-    squares = 0 if plan.factors_in_files else 20 * n**2
-    return squares + 8 * 8 * TRACE_STEP * n + 8 * n * trace_tile(plan.strip, plan.problem.t)
+    squares = 0 if in_files else 16 * n**2
+    # in this process, on all cores
+    n_threads = plan.n_workers * (plan.n_threads + 1)
+    blocks = 8 * 8 * TRACE_STEP * n + 4 * min(gram_block(n), n) ** 2
+    blocks += workspace_bytes(plan.problem.precision)
+    return squares + n_threads * blocks + 8 * n * trace_tile(plan.strip, plan.problem.t)

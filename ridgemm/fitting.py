@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ridgemm import blas
 from ridgemm.crossvalidation import SCORERS, Candidates
 from ridgemm.kernels import first_best, shrink_targets
 from ridgemm.mapreduce import Crew
+from ridgemm.products import multiply
 from ridgemm.projections import Data, FoldView, TargetTile
 from ridgemm.tiles import TileGrid, width
 from ridgemm.workspace import Workspace
@@ -163,7 +163,7 @@ def _write_coefficients(
     # what X cannot predict makes large dual coefficients, and rounding errors in all else
     D[factors.eigenvalues == 0] = 0
     coef = job.outputs.coef[target]
-    blas.gemm(D.T, factors.basis.T, coef)
+    multiply(D.T, factors.basis.T, coef, job.data.precision, workspace)
     if job.drift is not None:
         job.outputs.offset[target] += coef @ job.drift
     if job.root is not None:

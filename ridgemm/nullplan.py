@@ -20,6 +20,7 @@ from ridgemm.fitplan import (
 )
 from ridgemm.mapreduce import threads_per_worker
 from ridgemm.nested import NestedSplit, target_flops
+from ridgemm.products import gram_block, workspace_bytes
 from ridgemm.routes import PRIMAL_RESOLUTION
 
 _METHODS = (
@@ -271,6 +272,7 @@ def null_factors_at_once(problem: NullProblem, plan: NullPlan) -> int:
 def _with_peak(problem: NullProblem, plan: NullPlan) -> NullPlan:
     free = _free_for_factors(problem, plan)
     in_files = needs_files(plan.family, problem.n, problem.p, plan.block, free)
+    in_files |= _trace_bytes(problem, plan, False) > free
     plan = replace(plan, factors_in_files=in_files)
     return replace(plan, peak_bytes=_peak_bytes(problem, plan))
 
@@ -280,14 +282,19 @@ def _peak_bytes(problem: NullProblem, plan: NullPlan) -> int:
     n_test = _largest_test(problem)
     factors = factor_bytes(plan.family, n, p, plan.block, plan.factors_in_files)
     factors *= null_factors_at_once(problem, plan)
-    trace = 0
-    if plan.trace:
-        # in this process, on all cores
-        n_threads = threads_per_worker(1)
-        trace = 4 * n * plan.tile + n_threads * n * (64 * TRACE_BATCH + 32 * n_test)
-        trace += 0 if plan.factors_in_files else 12 * n**2
+    trace = _trace_bytes(problem, plan, plan.factors_in_files)
     stages = max(factors, settings.n_workers * _task_bytes(problem, plan, n_test), trace)
     return _fixed_bytes(problem, plan) + stages
+
+
+def _trace_bytes(problem: NullProblem, plan: NullPlan, in_files: bool) -> int:
+    """Of the trace identity, in this process and on all cores."""
+    if not plan.trace:
+        return 0
+    n, n_threads = problem.n, threads_per_worker(1)
+    blocks = n * (64 * TRACE_BATCH + 32 * _largest_test(problem)) + 4 * min(gram_block(n), n) ** 2
+    blocks += workspace_bytes(problem.settings.precision)
+    return 4 * n * plan.tile + n_threads * blocks + (0 if in_files else 12 * n**2)
 
 
 def _fixed_bytes(problem: NullProblem, plan: NullPlan) -> int:
@@ -344,4 +351,5 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
         confounds = 8 * c * n_atoms * columns
         block = 64 * max(plan.tile, p) + (plan.row_step + n + c) * plan.strip
         confounds += problem.n_threads * 8 * (block + (3 * 64 * n_test if problem.heldout else 0))
-    return shared + confounds + problem.n_threads * 4 * strip * plan.strip
+    parts = problem.n_threads * workspace_bytes(problem.settings.precision)
+    return shared + confounds + parts + problem.n_threads * 4 * strip * plan.strip

@@ -117,6 +117,11 @@ class NullRun:
         self.shown = confounds is None or all(map(self.nuisance.shown_by, trains))
         left_out = [split.outer.train for split in self.splits] if settings.kind == "loo" else []
         check_room(self.nuisance, min(map(len, trains)), left_out)
+        if settings.precision == "bf16" and schemes[0][0].exhaustive:
+            raise InputError(
+                f"precision='bf16' cannot tell ties, which count where all {self.m} permutations "
+                "are enumerated; use 'single' or 'mixed'."
+            )
         if options.stop and schemes[0][0].exhaustive:
             raise InputError(
                 f"stop={options.stop!r} needs permutations in a random order, but all {self.m} "
@@ -199,6 +204,7 @@ class NullRun:
 
     def _run_null(self, job: NullJob, pieces: Pieces) -> Callable[[], Null]:
         """All tasks of the null; what reduces their parts."""
+        job = replace(job, data=replace(job.data, precision=self.settings.precision))
         if self.options.stop:
             # a round is reduced before the next: it leaves targets out
             null = stopped_null(job, self.m, pieces)
@@ -297,7 +303,11 @@ class NullRun:
                     X = residual(X, x_shift, nuisance, crew.team)
                 else:
                     in_place = effects
-        return Data(X, Y, x_shift, y_shift, nuisance, plan.row_step, y_scan.missing, in_place)
+        # what is observed, and what all targets choose together, at least in single
+        precision = "single" if settings.precision == "bf16" else settings.precision
+        return Data(
+            X, Y, x_shift, y_shift, nuisance, plan.row_step, y_scan.missing, in_place, precision
+        )
 
     def _make_job(self, plan: NullPlan, maker: FactorMaker, data: Data) -> NullJob:
         settings = self.settings
@@ -351,6 +361,7 @@ class NullRun:
             "keep_null": self._keeps_null,
             # runs without any are those of earlier versions
             **({} if self.confounds is None else {"confounds": key(self.confounds)}),
+            **({} if settings.precision == "single" else {"precision": settings.precision}),
         }
 
     def _describe(self, plan: NullPlan) -> dict[str, Any]:
@@ -361,6 +372,7 @@ class NullRun:
             "alpha_per_target": self.settings.per_target,
             "n_outer_folds": len(self.splits),
             "route": plan.route,
+            "precision": self.settings.precision,
             **({} if self.confounds is None else {"confounds": self.nuisance.n_confounds}),
         }
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ridgemm import blas
 from ridgemm.crossvalidation import SCORERS, only
 from ridgemm.errors import StorageError
 from ridgemm.journal import Journal
@@ -238,7 +237,7 @@ def _predict(
             Z = tile.project_all(view, strip, workspace)
             shrink_targets(Z, view.factors.eigenvalues, alpha, Z)
             prediction = workspace.array("F", (len(view.test), width(strip)))
-            blas.gemm(view.factors.heldout, Z, prediction)
+            tile.multiply(view.factors.heldout, Z, prediction, workspace)
             predictions[k][:, strip] = prediction
 
         crew.team.run(predict, strips)

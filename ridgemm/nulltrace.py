@@ -19,6 +19,7 @@ from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import Crew
 from ridgemm.nested import NestedSplit
 from ridgemm.nuisance import Nuisance
+from ridgemm.products import add_gram
 from ridgemm.projections import Data, Order, TargetTile
 from ridgemm.store import create_array
 from ridgemm.tiles import TileGrid, spans, width
@@ -88,16 +89,14 @@ def _residual_operator(
 def target_gram(data: Data, grid: TileGrid, crew: Crew, matrices: Matrices) -> np.ndarray:
     """``Y Y.T`` (n, n) float32."""
     n = data.Y.shape[0]
-    S, product = matrices.empty((n, n)), matrices.empty((n, n), np.float32)
-    S[...] = product[...] = 0
+    S, rounded = matrices.empty((n, n)), matrices.empty((n, n), np.float32)
+    S[...] = 0
     for columns in grid.tiles():
-        Y = TargetTile(data, columns, crew, resident=True).Y
-        blas.syrk(Y.T, product)
         # float32 within a tile, float64 across tiles
-        S += product
+        add_gram(TargetTile(data, columns, crew, resident=True).Y, S, data.precision, crew)
     blas.symmetrise(S)
-    product[...] = S
-    return product
+    rounded[...] = S
+    return rounded
 
 
 def shared_errors(M: np.ndarray, S: np.ndarray, orders: Sequence[Order], crew: Crew) -> np.ndarray:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ridgemm import blas
 from ridgemm.factors import FactorMaker, Factors, Request
 from ridgemm.kernels import (
     column_moments,
@@ -19,6 +18,7 @@ from ridgemm.kernels import (
 )
 from ridgemm.mapreduce import Crew
 from ridgemm.nuisance import Nuisance
+from ridgemm.products import multiply
 from ridgemm.scores import ROUNDED, variation
 from ridgemm.sources import Reader, Source
 from ridgemm.tiles import row_pieces, width
@@ -44,6 +44,8 @@ class Data:
     in_place : (q, n_targets) float64, optional
         Y is read without N times this, which stays in place whatever is permuted; None where
         every training set takes all of it away again.
+    precision : {"single", "mixed", "bf16"}
+        Of products with targets, see `ridgemm.products`.
     """
 
     X: Source
@@ -54,6 +56,7 @@ class Data:
     row_step: int
     skip: np.ndarray | None = None
     in_place: np.ndarray | None = None
+    precision: str = "single"
 
 
 @dataclass(frozen=True)
@@ -193,9 +196,20 @@ class TargetTile:
                 double[...] = y
                 self.sums[a, first:, strip] += explicit.T @ double
             if x is not None:
-                blas.gemm(x.T, y, self.C[a][:, strip], accumulate)
+                self.multiply(x.T, y, self.C[a][:, strip], crew.slots[slot], accumulate)
 
         crew.team.run(add, strips)
+
+    def multiply(
+        self,
+        A: np.ndarray,
+        B: np.ndarray,
+        out: np.ndarray,
+        workspace: Workspace,
+        accumulate: bool = False,
+    ) -> None:
+        """``out = A @ B``, or ``out += A @ B``, in the precision of the data."""
+        multiply(A, B, out, self.data.precision, workspace, accumulate)
 
     # -- per strip ---------------------------------------------------------------------------
 
@@ -300,7 +314,7 @@ class TargetTile:
         factors = fold.factors
         C = self._sum_products(atoms, strip, workspace)
         Z = workspace.array(name, (len(factors.eigenvalues), width(strip)))
-        blas.gemm(factors.basis.T, C, Z)
+        self.multiply(factors.basis.T, C, Z, workspace)
         for center, total in zip(factors.center, self._total(self.sums, atoms, strip), strict=True):
             subtract_outer(center, total, Z)
         return Z
@@ -333,5 +347,5 @@ class TargetTile:
         left = factors.basis if factors.rotated is None else factors.rotated
         y = self.gather(fold.train, self.train_effects(fold, strip), strip, workspace, "train")
         Z = workspace.array("Z", (left.shape[1], width(strip)))
-        blas.gemm(left.T, y, Z)
+        self.multiply(left.T, y, Z, workspace)
         return Z

@@ -1,6 +1,6 @@
 """What a run leaves, read back from its folder."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Null:
     stopped: np.ndarray | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class PermutationResult:
     """The maps of a permutation test.
 
@@ -97,7 +97,14 @@ class PermutationResult:
     null_sd: np.ndarray | None = None
     fitted_tail: np.ndarray | None = None
     n_drawn: np.ndarray | None = None
-    null: np.ndarray | None = field(default=None, repr=False)
+    null: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        # not the maps: they would fill the screen
+        return (
+            f"<PermutationResult: {self.description['scoring']} of {len(self.scores)} targets, "
+            f"{self.n_permutations} permutations, in {str(self.folder)!r}>"
+        )
 
     def summary(self, level: float = 0.05) -> str:
         """A table of what was done and how many targets are significant at `level`."""

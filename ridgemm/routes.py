@@ -29,6 +29,8 @@ METHODS = {
     "fixed": ("fixed",),
 }
 EIGH = 18
+# of a shrinkage basis, as a rule at most
+MEMBERS = 8
 # smallest alpha, as a share of the largest eigenvalue, below which rounding of float32
 # cross-products (amplified by s_max / sqrt(alpha)) is no longer small against 1e-4
 PRIMAL_RESOLUTION = 1e-8
@@ -58,6 +60,8 @@ class Problem:
     n_confounds : int
     weighted : bool
         Samples have weights.
+    precision : str
+        Of products with targets, see `ridgemm.products`.
     """
 
     n: int
@@ -74,6 +78,7 @@ class Problem:
     smallest_alpha: float
     n_confounds: int = 0
     weighted: bool = False
+    precision: str = "single"
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def _target_flops(problem: Problem, family: str, method: str) -> float:
         return refit + passes + 2 * r * n * (n if family == "dual" else p) * t
     if method == "trace":
         if problem.kind == "loo":
-            return refit + n**2 * t + (4 + 4 * r) * n**3
+            return refit + n**2 * t + (8 + 4 * min(r, MEMBERS)) * n**3
         n_grams = len(problem.folds) if problem.scoring == "r2" else 1
         return refit + n_grams * n**2 * t + sum(8 * m**3 for m, _ in problem.folds)
     if method == "statistics":

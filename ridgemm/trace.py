@@ -19,8 +19,10 @@ from ridgemm.kernels import column_moments
 from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import Crew
 from ridgemm.nuisance import Nuisance
+from ridgemm.products import add_gram
 from ridgemm.projections import Data, FoldView, TargetTile
 from ridgemm.scores import variation
+from ridgemm.shrinkage import table_basis
 from ridgemm.tiles import TileGrid, spans, width
 
 
@@ -54,17 +56,16 @@ def shared_scores(
     (n, n_targets), weighted = data.Y.shape, scoring == "r2"
     total = np.zeros(len(alphas))
     gram, n_varying = matrices.empty((n, n)), None
-    product = matrices.empty((n, n), np.float32)
     for fold in candidates:
         view = fold.view
         test = view.train if fold.leverage is not None else view.test
         if weighted or n_varying is None:
-            over = test if weighted else None
-            n_varying = _target_gram(data, grid, view, over, crew, product, gram)
+            n_varying = _target_gram(data, grid, view, test if weighted else None, crew, gram)
+        S = _Centered(gram, view.train, data.nuisance)
         if fold.leverage is not None:
-            error = _left_out_errors(fold, alphas, gram, data.nuisance, matrices)
+            error = _left_out_errors(fold, alphas, S, matrices, crew)
         else:
-            error = _held_out_errors(fold, alphas, gram, data.nuisance)
+            error = _held_out_errors(fold, alphas, S, crew)
         if weighted:
             total += (n_varying - error) / n_targets
         else:
@@ -78,14 +79,13 @@ def _target_gram(
     view: FoldView,
     test: np.ndarray | None,
     crew: Crew,
-    product: np.ndarray,
     out: np.ndarray,
 ) -> int:
     """``Y Y.T`` into `out`, each target divided by its standard variation over `test` rows.
 
-    Returns the number of targets that vary over them. `product` is a workspace.
+    Returns the number of targets that vary over them.
     """
-    out[...] = product[...] = 0
+    out[...] = 0
     n_varying, roots = 0, data.nuisance.N[:, 0]
     for columns in grid.tiles():
         Y = TargetTile(data, columns, crew, resident=True).Y
@@ -100,8 +100,8 @@ def _target_gram(
             np.minimum(scale, np.finfo(np.float32).max, out=scale)
             scaled = crew.shared.array("scaled", Y.shape)
             Y = np.multiply(Y, scale.astype(np.float32), out=scaled)
-        blas.syrk(Y.T, product)
-        out += product
+        # float32 within a tile, float64 across tiles
+        add_gram(Y, out, data.precision, crew)
     blas.symmetrise(out)
     return n_varying
 
@@ -155,9 +155,7 @@ def _residuals(data: Data, view: FoldView, rows: np.ndarray, Y: np.ndarray) -> n
     return (Y[rows] - N[rows] @ effects).astype(np.float32)
 
 
-def _held_out_errors(
-    fold: Candidates, alphas: np.ndarray, S: np.ndarray, nuisance: Nuisance
-) -> np.ndarray:
+def _held_out_errors(fold: Candidates, alphas: np.ndarray, S: _Centered, crew: Crew) -> np.ndarray:
     """Squared error of a fold's test rows, of every alpha.
 
     With ``yhat = P diag(1 / (w + alpha)) U.T y`` it is a quadratic form of ``1 / (w + alpha)``,
@@ -165,10 +163,12 @@ def _held_out_errors(
     """
     view, factors = fold.view, fold.view.factors
     U, P = factors.basis, factors.heldout
-    S = _Centered(S, view.train, nuisance)
     inverse = 1 / (factors.eigenvalues + alphas[:, None])
-    errors = np.full(len(alphas), S.trace(view.test))
-    for some in spans(U.shape[1], TRACE_STEP):
+    blocks = spans(U.shape[1], TRACE_STEP)
+    errors = np.zeros((len(blocks), len(alphas)))
+
+    def add(_: int, i: int) -> None:
+        some = blocks[i]
         moved = S.times(U[:, some])
         inner, outer = np.zeros((2, U.shape[1], width(some)))
         cross = np.zeros(width(some))
@@ -180,29 +180,55 @@ def _held_out_errors(
             cross += np.einsum("ik,ik->k", block[:, some], moved[view.test[rows]])
         inner *= outer
         here = inverse[:, some]
-        errors += np.einsum("ak,ak->a", inverse @ inner, here) - 2 * here @ cross
-    return errors
+        errors[i] = np.einsum("ak,ak->a", inverse @ inner, here) - 2 * here @ cross
+
+    crew.team.run(add, range(len(blocks)))
+    return S.trace(view.test) + errors.sum(axis=0)
 
 
 def _left_out_errors(
-    fold: Candidates, alphas: np.ndarray, S: np.ndarray, nuisance: Nuisance, matrices: Matrices
+    fold: Candidates, alphas: np.ndarray, S: _Centered, matrices: Matrices, crew: Crew
 ) -> np.ndarray:
-    """Squared left-out error of every alpha: ``e = U diag(a) U.T y / (1 - h)``."""
+    """Squared left-out error of every alpha: ``e = U diag(a) U.T y / (1 - h)``.
+
+    With ``a = sum_l mix[l] psi[l]`` of few members, row i of the residuals has the square
+    ``mix.T G_i mix``, where ``G_i`` has the products of row i of the members ``U diag(psi) R``.
+    """
     factors = fold.view.factors
     U, w = factors.basis, factors.eigenvalues
-    S = _Centered(S, fold.view.train, nuisance)
+    R = _rotated(U, S, matrices, crew)
+    # a direction counts as much as the targets have of it
+    weight = np.sqrt(np.maximum(np.diag(R), 0))
+    psi, mix = table_basis(alphas[:, None] / (w + alphas[:, None]), weight)
+    psi, mix = psi.astype(np.float64), mix.astype(np.float64)
+    blocks = spans(len(U), max(1, TRACE_STEP // len(psi)))
+    errors = np.zeros((len(blocks), len(alphas)))
+
+    def add(slot: int, i: int) -> None:
+        rows, workspace = blocks[i], crew.slots[slot]
+        shape = (width(rows), *psi.shape)
+        members, moved = (workspace.array(name, shape, np.float64) for name in ("psi", "moved"))
+        np.multiply(U[rows, None], psi, out=members)
+        flat = (-1, len(w))
+        blas.gemm(members.reshape(flat), R, moved.reshape(flat))
+        G = moved @ members.transpose(0, 2, 1)
+        squares = np.einsum("al,ilm,am->ai", mix, G, mix, optimize=True)
+        errors[i] = np.einsum("ai,ai->a", squares, fold.leverage[:, rows] ** 2)
+
+    crew.team.run(add, range(len(blocks)))
+    return errors.sum(axis=0)
+
+
+def _rotated(U: np.ndarray, S: _Centered, matrices: Matrices, crew: Crew) -> np.ndarray:
+    """``U.T S U``, of centred S."""
     R = matrices.empty((U.shape[1], U.shape[1]))
-    for some in spans(U.shape[1], TRACE_STEP):
+
+    def fill(_: int, some: slice) -> None:
         moved = S.times(U[:, some])
         inner = np.zeros((U.shape[1], width(some)))
         for rows in spans(len(U), TRACE_STEP):
             inner += U[rows].T.astype(np.float64) @ moved[rows]
         R[:, some] = inner
-    errors = np.zeros(len(alphas))
-    for rows in spans(len(U), TRACE_STEP):
-        block = U[rows].astype(np.float64)
-        for i, alpha in enumerate(alphas):
-            A = block * (alpha / (w + alpha))
-            squares = np.einsum("ik,ik->i", A @ R, A)
-            errors[i] += squares @ fold.leverage[i, rows] ** 2
-    return errors
+
+    crew.team.run(fill, spans(U.shape[1], TRACE_STEP))
+    return R

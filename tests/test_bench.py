@@ -9,7 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import _run, cluster, genetics, problems, scaling
+from bench import (
+    _child,
+    _run,
+    brain,
+    cluster,
+    contenders,
+    draw,
+    efficiency,
+    forecast,
+    genetics,
+    growth,
+    problems,
+    procedural,
+    scaling,
+    threads,
+)
 from bench._memory import peak_memory
 from bench._run import Contender, alternate
 from ridgemm import RidgeCV
@@ -68,7 +83,7 @@ def test_quick_views_make_the_maps_of_arrays(tmp_path):
 def test_quick_genetics_measures_the_permutations_asked_for(tmp_path):
     file = tmp_path / "genetics.json"
     options = ["--permutations", 30, "--shared-permutations", 20, "--repeats", 2, "--json", file]
-    bench("genetics", "--quick", *options)
+    bench("genetics", "--quick", "--precision", "single", *options)
     report = json.loads(file.read_text())
     assert set(report) == KEYS
     rows = {row["contender"]: row for row in report["rows"]}
@@ -148,6 +163,120 @@ def test_scaling_is_a_model_of_its_assumptions(monkeypatch):
     assert {name for name in usual if usual[name] != changed[name]} == {"read", "journal"}
 
 
+def run_in_this_process(monkeypatch):
+    """Runs without the start of a process for each."""
+    monkeypatch.setattr(
+        _run,
+        "_run_once",
+        lambda contender, folder: _child.main(
+            {
+                "solver": contender.solver,
+                "options": contender.options,
+                "folder": str(folder),
+                "maps": str(_run._maps_file(contender, folder)),
+            }
+        ),
+    )
+
+
+def test_quick_bmor_finds_signals_and_nothing_else(monkeypatch):
+    run_in_this_process(monkeypatch)
+    report = brain.bmor(True, 1)
+    assert [row["contender"] for row in report["rows"]] == ["ridgemm", "ridgemm-primal-coef"]
+    figures = report["figures"]
+    assert figures["ridgemm_n_targets"] == 1200 and figures["ridgemm_with_a_signal"] == 300
+    assert figures["ridgemm_found"] > 0 == figures["ridgemm_found_without"]
+    assert figures["ridgemm_primal_coef_coef_stage_seconds"] > 0
+
+
+def test_a_part_of_the_targets_tells_the_whole_by_a_line_through_two(monkeypatch):
+    def alternate(contenders, folder, repeats):
+        sizes = [contender.options["n_targets"] for contender in contenders]
+        assert sizes == [300, 600]
+        run = {"baseline": 1, "peak": 2}
+        rows = {
+            c.name: _run._row(c, [run | {"seconds": 5 + t / 100}], 1)
+            for c, t in zip(contenders, sizes, strict=True)
+        }
+        maps = {"best_score": np.zeros(600), "n_test": 0, "generating": 4.0, "took_scan": 1.0}
+        return _run.Outcome(rows, dict.fromkeys(rows, maps))
+
+    monkeypatch.setattr(brain, "alternate", alternate)
+    figures = brain.wholebrain(True, 1, scale=0.5)["figures"]
+    assert figures["ridgemm_seconds_extrapolated_to_1200"] == pytest.approx(17)
+    assert figures["ridgemm_scan_stage_seconds"] == 1
+
+
+def test_efficiency_has_a_share_for_every_row(monkeypatch):
+    run_in_this_process(monkeypatch)
+    monkeypatch.setattr(contenders, "_SGEMM", 200)
+    monkeypatch.setattr(efficiency, "QUICK", {"wide": efficiency.QUICK["wide"]})
+    monkeypatch.setattr(efficiency, "usable", lambda function, wanted: ("single",))
+    report = efficiency.run(True, 1)
+    assert [row["contender"] for row in report["rows"]] == ["fit-wide-single", "null-wide-single"]
+    assert all(set(row) == ROW for row in report["rows"])
+    names = [
+        f"{kind}_wide_single_{part}_share"
+        for kind in ("fit", "null")
+        for part in ("targets", "factors")
+    ]
+    assert list(report["figures"]) == names
+    assert all(value > 0 for value in report["figures"].values())
+
+
+def test_forecasts_have_a_prediction_for_every_stage(monkeypatch):
+    run_in_this_process(monkeypatch)
+    report = forecast.run(True, 1)
+    assert [row["contender"] for row in report["rows"]] == ["tall", "genetics"]
+    figures = report["figures"]
+    tall = sum(
+        figures[f"tall_{stage}_predicted_seconds"] for stage in ("scan", "factors", "targets")
+    )
+    ratio = tall / report["rows"][0]["median_seconds"]
+    assert figures["predicted_over_seconds_tall"] == pytest.approx(ratio)
+    assert figures["genetics_null_predicted_seconds"] > 0 < figures["genetics_null_seconds"]
+
+
+def test_threads_and_growth_are_drawn(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    run_without_processes(monkeypatch, {f"{w}x{t}": 4 / (w * t) for w, t in threads._forms(4)})
+    monkeypatch.setattr(threads, "_n_cores", lambda: 4)
+    report = threads.run(True, 1) | {"name": "threads"}
+    assert set(report["figures"].values()) == {1.0} and len(report["figures"]) == 6
+    seconds = {}
+    for axis, cases in growth.QUICK.items():
+        for problem, r in cases:
+            size = {"n": problem.n_samples, "t": problem.n_targets, "r": r}[axis]
+            peers = zip(("ridgemm", "himalaya", "scikit-learn"), (1, 2, 4), strict=True)
+            seconds |= {f"{name} {axis}={size}": time for name, time in peers}
+    run_without_processes(monkeypatch, seconds)
+    monkeypatch.setattr(_run, "find_spec", lambda package: package)
+    grown = growth.run(True, 1) | {"name": "growth"}
+    assert grown["figures"]["speedup_over_scikit-learn r=6"] == 4
+    for made in (report, grown):
+        (tmp_path / "report.json").write_text(json.dumps(made))
+        draw.main(tmp_path / "report.json", tmp_path / f"{made['name']}.png")
+        assert (tmp_path / f"{made['name']}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_procedural_values_follow_from_row_and_column_alone():
+    X, later = procedural.split(problems.Problem(500, 300, 4000), 100)
+    Y, held_out = (procedural.Targets(rows, 4000) for rows in (X, later))
+    whole = procedural.Targets(procedural.Features((500, 300)), 4000)[:, :]
+    np.testing.assert_array_equal(held_out[:, :], whole[400:])
+    rows = np.array([3, 77, 399])
+    np.testing.assert_array_equal(Y[rows, 1000:2500], whole[rows, 1000:2500])
+    out = np.empty((2, 9), np.float64)
+    Y.read(slice(7, 9), slice(1020, 1029), np.ones(9, np.float32), out)
+    np.testing.assert_array_equal(out, whole[7:9, 1020:1029].astype(np.float64) - 1)
+    np.testing.assert_allclose(whole.var(axis=0).mean(), 1, atol=0.01)
+    noise = whole[:, ~procedural.signalled(np.arange(4000))]
+    expected = 1 / np.sqrt(noise.shape[1])
+    correlations = np.corrcoef(noise)[~np.eye(500, dtype=bool)]
+    assert correlations.std() == pytest.approx(expected, rel=0.05)
+    assert abs(correlations.mean()) < 3 * expected / 500
+
+
 def test_an_option_of_another_benchmark_is_refused():
     command = [sys.executable, "-m", "bench", "cache", "--quick", "--permutations", "3"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -173,6 +302,14 @@ def test_without_a_name_lists_the_benchmarks():
         "lowram",
         "cache",
         "genetics",
+        "bmor",
+        "wholebrain",
+        "roi",
+        "parcel",
+        "efficiency",
+        "forecast",
+        "threads",
+        "growth",
         "null-memory",
         "memory",
         "cluster",

@@ -399,7 +399,7 @@ def test_clone_and_parameters():
     assert copy is not model and copy.get_params() == model.get_params()
     assert set(model.get_params()) == {
         "alphas", "cv", "scoring", "alpha_per_target", "fit_intercept", "standardize", "solver",
-        "memory_limit", "cache_dir", "n_jobs", "verbose",
+        "precision", "memory_limit", "cache_dir", "n_jobs", "verbose",
     }  # fmt: skip
     assert not hasattr(clone(model.fit(*signal())), "alpha_")
 

@@ -11,6 +11,10 @@ from ridgemm import RidgeCV
 from ridgemm.errors import InputError, MemoryLimitError, RidgemmError, StorageError
 
 
+def fit(X, Y):
+    return RidgeCV().fit(X, Y)
+
+
 @pytest.fixture
 def problem():
     rng = np.random.default_rng(0)
@@ -49,7 +53,7 @@ def test_unusable_values(problem, name, value, order):
     data[name][7, 1] = data[name][5, 2] = data[name][12, 0] = value
     data[name] = np.asarray(data[name], order=order)
     words = [f"{name} has 3 value", "row 5, column 2", value]
-    refuses(InputError, words, RidgeCV().fit, **data)
+    refuses(InputError, words, fit, **data)
 
 
 def test_unusable_value_far_from_the_first_block(problem):
@@ -64,7 +68,7 @@ def test_unusable_value_far_from_the_first_block(problem):
 @pytest.mark.parametrize("name", ["X", "Y"])
 def test_empty(problem, name, shape):
     data = {**dict(zip("XY", problem, strict=True)), name: np.empty(shape)}
-    refuses(InputError, [f"{name} is empty", shape], RidgeCV().fit, **data)
+    refuses(InputError, [f"{name} is empty", shape], fit, **data)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,7 @@ def test_empty(problem, name, shape):
 )
 def test_not_a_matrix(problem, name, shape):
     data = {**dict(zip("XY", problem, strict=True)), name: np.ones(shape)}
-    refuses(InputError, [f"{name} must be 2-D", shape], RidgeCV().fit, **data)
+    refuses(InputError, [f"{name} must be 2-D", shape], fit, **data)
 
 
 @pytest.mark.parametrize("dtype", [complex, "U3", "S3", "M8[s]"])
@@ -80,7 +84,7 @@ def test_not_a_matrix(problem, name, shape):
 def test_dtype_is_not_a_real_number(problem, name, dtype):
     wrong = np.zeros((20, 2), dtype=dtype)
     data = {**dict(zip("XY", problem, strict=True)), name: wrong}
-    refuses(InputError, [f"{name} has dtype {wrong.dtype}"], RidgeCV().fit, **data)
+    refuses(InputError, [f"{name} has dtype {wrong.dtype}"], fit, **data)
 
 
 @pytest.mark.parametrize("name", ["X", "Y"])
@@ -90,14 +94,14 @@ def test_objects_that_are_no_numbers(problem, name, value, error):
     wrong[3, 1] = value
     data = {**dict(zip("XY", problem, strict=True)), name: wrong}
     with pytest.raises(error):
-        RidgeCV().fit(**data)
-    refuses(InputError, [f"{name} has dtype object", "number"], RidgeCV().fit, **data)
+        fit(**data)
+    refuses(InputError, [f"{name} has dtype object", "number"], fit, **data)
 
 
 @pytest.mark.parametrize("name", ["X", "Y"])
 def test_sparse(problem, name):
     data = {**dict(zip("XY", problem, strict=True)), name: sparse.eye(20, format="csr")}
-    refuses(InputError, [f"{name} is sparse", f"{name}.toarray()"], RidgeCV().fit, **data)
+    refuses(InputError, [f"{name} is sparse", f"{name}.toarray()"], fit, **data)
 
 
 # -- files ----------------------------------------------------------------------------------
@@ -118,7 +122,7 @@ def test_paths(problem, name, kind, tmp_path):
     if kind == "cut":
         path.write_bytes(path.read_bytes()[:-8])
     data = {**dict(zip("XY", problem, strict=True)), name: path}
-    refuses(InputError, [f"{name}={str(path)!r}", ".npy"], RidgeCV().fit, **data)
+    refuses(InputError, [f"{name}={str(path)!r}", ".npy"], fit, **data)
 
 
 @pytest.mark.parametrize("inside", [False, True])

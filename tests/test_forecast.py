@@ -415,8 +415,9 @@ WRONG_FITS = [
 @pytest.mark.parametrize(("parameters", "arguments"), WRONG_FITS, ids=str)
 def test_errors_of_a_plan_are_those_of_the_fit(parameters, arguments):
     model = ridge(**parameters)
-    arguments = {"X": X, "Y": Y, **arguments}
-    assert error_of(plan, model, **arguments) == error_of(model.fit, **arguments)
+    given = {"X": X, "Y": Y, **arguments}
+    data = given.pop("X"), given.pop("Y")
+    assert error_of(plan, model, *data, **given) == error_of(model.fit, *data, **given)
 
 
 WRONG_NULLS = [

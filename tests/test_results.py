@@ -112,3 +112,8 @@ def test_unknown_folders_are_refused(tmp_path):
     write_manifest(tmp_path, {"kind": "Lasso"})
     with pytest.raises(StorageError, match="'Lasso'"):
         ridgemm.load(tmp_path)
+
+
+def test_repr_is_one_line():
+    text = repr(run(None))
+    assert "\n" not in text and "r2 of 6 targets, 39 permutations" in text

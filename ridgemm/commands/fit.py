@@ -109,6 +109,7 @@ def _asked(model: "RidgeCV", problem: data.Problem) -> dict[str, Any]:
     groups = problem.groups
     labels = None if groups is None else np.unique(groups, return_inverse=True)[1].tolist()
     names = ("cv", "scoring", "solver", "alpha_per_target", "fit_intercept", "standardize")
+    names += ("precision",)
     return {
         "command": "fit",
         **prints,

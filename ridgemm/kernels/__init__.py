@@ -1,5 +1,6 @@
 """Numba kernels: the fused, memory-bound passes. Dense products stay in BLAS."""
 
+from ridgemm.kernels.bfloat import round_parts, split_parts, widen_parts
 from ridgemm.kernels.dosage import decode_dosages
 from ridgemm.kernels.gather import gather_rows, gather_signed_rows, gather_square
 from ridgemm.kernels.moments import column_moments, count_null, weighted_squares
@@ -24,10 +25,13 @@ __all__ = [
     "heldout_moments",
     "loo_moments",
     "product_moments",
+    "round_parts",
     "scale_rows",
     "shrink_targets",
+    "split_parts",
     "square_moments",
     "standardise_rows",
     "subtract_outer",
     "weighted_squares",
+    "widen_parts",
 ]

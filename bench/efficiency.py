@@ -1,0 +1,59 @@
+"""Useful flops over time, as a share of the sgemm rate of the same process.
+
+Useful are the flops of the plan's route: those on targets in float32, and apart from them the
+square-matrix work, float64 counted twice and an eigendecomposition as `ridgemm.routes` does.
+"""
+
+from __future__ import annotations
+
+from bench._precision import FIT, NULL, left_out, usable
+from bench._run import Contender, alternate
+from bench.problems import Problem, on_disk
+from ridgemm import RidgeCV, permutation_test
+
+SHAPES = {
+    "tall": (Problem(20000, 500, 8000), 6),
+    "square": (Problem(2000, 1500, 8000), 4),
+    "wide": (Problem(1200, 20000, 8000), 20),
+}
+QUICK = {
+    "tall": (Problem(400, 20, 60), 2),
+    "square": (Problem(120, 90, 60), 2),
+    "wide": (Problem(80, 300, 60), 2),
+}
+
+
+def run(quick: bool, repeats: int | None) -> dict:
+    rows, figures = [], {}
+    for shape, (problem, permutations) in (QUICK if quick else SHAPES).items():
+        contenders = [
+            Contender(f"fit-{shape}-{precision}", "EfficientFit", _with(precision, RidgeCV))
+            for precision in usable(RidgeCV, FIT)
+        ]
+        contenders += [
+            Contender(
+                f"null-{shape}-{precision}",
+                "EfficientNull",
+                _with(precision, permutation_test) | {"n_permutations": permutations},
+            )
+            for precision in usable(permutation_test, NULL)
+        ]
+        with on_disk(problem) as folder:
+            outcome = alternate(contenders, folder, repeats or 1)
+        rows += outcome.rows.values()
+        for name, maps in outcome.maps.items():
+            slug, rate = name.replace("-", "_"), float(maps["sgemm_gflops"])
+            for part in ("targets", "factors"):
+                gflops = 1e-9 * float(maps[f"{part}_flops"]) / float(maps[f"{part}_seconds"])
+                figures[f"{slug}_{part}_share"] = gflops / rate
+    return {
+        "problem": "5-fold fits, nulls of 3 x 3 folds, 11 alphas, an alpha per target: "
+        + ", ".join(f"{problem} ({shape})" for shape, (problem, _) in SHAPES.items() if not quick),
+        "rows": rows,
+        "left_out": left_out(permutation_test, NULL),
+        "figures": figures,
+    }
+
+
+def _with(precision: str, function: object) -> dict:
+    return {"precision": precision} if len(usable(function, NULL)) > 1 else {}
