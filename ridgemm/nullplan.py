@@ -35,6 +35,7 @@ _PART = 1500  # of a part's path, name and task
 _STRIPS = 4  # of a tile: neither workers nor threads change the shape of a product
 _AT_ONCE = 32  # at most: a range is filled up to a multiple of it
 _TASK_FLOPS = 4e11  # a few seconds: what a kill costs
+_TASK_BYTES = 32 << 20  # of the orders and scores of a task, or less under a small limit
 _BATCHES = 32  # at least, where permutations suffice: work for many workers
 TRACE_BATCH = 32  # permutations that share one reading of the error matrices
 _LARGEST_TRACE = 40_000  # n^2 has to fit the integers of BLAS
@@ -233,9 +234,15 @@ def _with_tile(problem: NullProblem, plan: NullPlan, flops: float) -> NullPlan:
     wanted = int(_TASK_FLOPS / (flops * plan.tile)) if not problem.heldout else 200
     # the same for any n_jobs: sums over a batch are added to those of others
     share = -(-problem.n_permutations // _BATCHES)
-    batch = max(1, min(wanted, share, 1000))
+    room = min(_TASK_BYTES, problem.settings.memory_limit // 16)
+    batch = max(1, min(wanted, share, 1000, room // _order_bytes(problem, plan)))
     batch = -(-batch // at_once) * at_once
     return _with_peak(problem, replace(plan, strip=strip, at_once=at_once, batch=batch))
+
+
+def _order_bytes(problem: NullProblem, plan: NullPlan) -> int:
+    """Of a permutation that waits for the next fold: its rows, signs and scores so far."""
+    return 12 * problem.n + 8 * plan.tile
 
 
 def kept_plan(problem: NullProblem, chosen: Mapping[str, Any]) -> NullPlan:
@@ -338,6 +345,7 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
     n_atoms = max(len(split.group.atoms) for split in problem.splits)
     shared = 4 * n * plan.tile + columns * (16 * n_atoms + 8 * (r + 4)) + 20 * n * plan.at_once
     shared += 32 * max(plan.tile, plan.batch) + 16 * plan.at_once * plan.tile
+    shared += plan.batch * _order_bytes(problem, plan)
     if plan.family == "primal":
         shared += 4 * ((n_atoms + 1) * p * columns + plan.row_step * p)
     strip = 2 * n + 3 * k + 8 * r + n_test

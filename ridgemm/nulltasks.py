@@ -2,12 +2,17 @@
 
 Permutation -1 is the observed order, scored by the same code, so that a permutation that
 changes nothing gives the same bits and counts as a tie. A task publishes one part.
+
+Outer folds are the outer loop: all permutations of a task pass through the factors of one fold
+before the next fold's are touched, so that a worker reads each of them once for a task, however
+little of them its memory or its file system holds.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -108,31 +113,49 @@ def order(job: NullJob, i: int) -> Order:
     return Order(rows, signs)
 
 
-def blocks(job: NullJob, start: int, stop: int) -> Iterator[tuple[list[int], slice, slice]]:
+@dataclass(frozen=True)
+class Block:
+    """The permutations of one product.
+
+    Attributes
+    ----------
+    numbers : list of int
+    orders : list of Order
+    inside : slice
+        Which of them were asked for.
+    here : slice
+        Their places counted from the first of the task.
+    """
+
+    numbers: list[int]
+    orders: list[Order]
+    inside: slice
+    here: slice
+
+
+def blocks(job: NullJob, start: int, stop: int) -> Iterator[Block]:
     """Permutations of every product between `start` and `stop`.
 
     A product always has the same width, whatever range a task or a resumed run was cut to:
     blocks lie at multiples of ``at_once`` and are filled up with the observed order.
-
-    Yields
-    ------
-    numbers : list of int
-    inside : slice
-        Which of them were asked for.
-    here : slice
-        Their places counted from `start`.
     """
     for first in range(start // job.at_once * job.at_once, stop, job.at_once):
         low, high = max(first, start), min(first + job.at_once, stop)
         numbers = [i if low <= i < high else OBSERVED for i in range(first, first + job.at_once)]
-        yield numbers, slice(low - first, high - first), slice(low - start, high - start)
+        inside, here = slice(low - first, high - first), slice(low - start, high - start)
+        yield Block(numbers, [order(job, i) for i in numbers], inside, here)
+
+
+def _observed_block(job: NullJob, size: int) -> Block:
+    numbers = [OBSERVED] * size
+    return Block(numbers, [order(job, OBSERVED)] * size, slice(0, 1), slice(0, 1))
 
 
 def observed_task(job: NullJob, crew: Crew, task: Task) -> None:
     """Publish the observed scores of a tile."""
     columns, _, _ = task
     tile = TargetTile(job.data, columns, crew, resident=True)
-    scores = _refit_scores(job, tile, crew, [OBSERVED] * job.at_once)[0]
+    scores = _refit_scores(job, tile, crew, [_observed_block(job, job.at_once)])[0, 0]
     job.journal.publish("observed", columns.start, OBSERVED, 0, scores)
 
 
@@ -148,12 +171,13 @@ def null_task(job: NullJob, crew: Crew, task: Task) -> None:
     part = np.zeros((4, max(t, m)))
     part[3] = -np.inf
     threshold = np.ascontiguousarray(job.threshold[columns])
-    scores_of = _scores_of(job, columns)
+    pieces = list(blocks(job, start, stop))
+    scores_of_pieces = _scores_of(job, columns)(job, tile, crew, pieces)
     # a file of its own: what several hosts write into one, through a network, gets lost
     file = job.journal.large(KEPT, columns.start, start, stop, (m, t)) if job.keep else None
     with file or contextlib.nullcontext() as kept:
-        for numbers, inside, here in blocks(job, start, stop):
-            scores = scores_of(job, tile, crew, numbers)[inside]
+        for block, scores in zip(pieces, scores_of_pieces, strict=True):
+            here, scores = block.here, scores[block.inside]
             if kept is not None:
                 kept[here] = scores
             statistics = tail_statistic(scores, job.two_sided)
@@ -173,10 +197,12 @@ def stop_task(job: NullJob, crew: Crew, task: Task) -> None:
     scores_of = _scores_of(job, columns)
     if job.predictions is None:
         tile.keep(running)
-    for numbers, inside, _ in blocks(job, start, stop):
+    # one at a time: what it stops needs none of the next
+    for block in blocks(job, start, stop):
         if not len(running):
             break
-        scores = scores_of(job, tile, crew, numbers)[inside]
+        (scores,) = scores_of(job, tile, crew, [block])
+        scores = scores[block.inside]
         if scores.shape[1] > len(running):
             scores = scores[:, running]
         hits = tail_statistic(scores, job.two_sided) >= threshold[running]
@@ -192,18 +218,18 @@ def choice_task(job: NullJob, crew: Crew, task: Task) -> None:
     columns, start, stop = task
     tile = TargetTile(job.data, columns, crew, resident=True)
     part = np.zeros((stop - start, len(job.folds), len(job.alphas)))
-    for numbers, inside, here in blocks(job, start, stop):
-        strips = _permute(job, tile, numbers)
+    pieces = list(blocks(job, start, stop))
+    for (k, fold), block in product(enumerate(job.folds), pieces):
+        strips = _load(job, tile, fold, block)
         inner = crew.shared.array("inner", (len(job.alphas), tile.size), np.float64)
-        for k, fold in enumerate(job.folds):
-            tile.load_atoms(fold.atoms, strips, job.products)
 
-            def choose(slot: int, strip: slice, fold=fold, inner=inner, tile=tile) -> None:
-                inner[:, strip] = _inner_scores(job, tile, fold, strip, crew, slot)
+        def choose(slot: int, strip: slice, fold=fold, inner=inner, tile=tile) -> None:
+            inner[:, strip] = _inner_scores(job, tile, fold, strip, crew, slot)
 
-            crew.team.run(choose, strips)
-            by_order = inner.reshape(len(job.alphas), len(numbers), -1)
-            part[here, k] = by_order[:, inside][:, :, ~job.missing[columns]].sum(axis=2).T
+        crew.team.run(choose, strips)
+        by_order = inner.reshape(len(job.alphas), len(block.numbers), -1)
+        sums = by_order[:, block.inside][:, :, ~job.missing[columns]].sum(axis=2)
+        part[block.here, k] = sums.T
     job.journal.publish("choice", columns.start, start, stop, part)
 
 
@@ -216,7 +242,7 @@ def prediction_task(job: NullJob, crew: Crew, task: Task) -> None:
     with job.journal.large(PREDICTION, columns.start, OBSERVED, 0, shape) as written:
         predictions = _by_fold(job, written)
         _predict(job, tile, strips, crew, predictions)
-        (scores,) = _heldout_scores(job, tile, crew, [OBSERVED], predictions)
+        ((scores,),) = _heldout_scores(job, tile, crew, [_observed_block(job, 1)], predictions)
     job.journal.publish("observed", columns.start, OBSERVED, 0, scores)
 
 
@@ -263,32 +289,37 @@ def _scores_of(job: NullJob, columns: slice) -> Callable[..., np.ndarray]:
     return partial(_heldout_scores, predictions=predictions)
 
 
-def _permute(job: NullJob, tile: TargetTile, numbers: list[int]) -> list[slice]:
-    tile.permute([order(job, i) for i in numbers])
-    return spans(tile.size, job.strip)
+def _load(job: NullJob, tile: TargetTile, fold: NestedFold, block: Block) -> list[slice]:
+    """Make the columns of a tile those of a block, with the sums of a fold; its strips."""
+    tile.permute(block.orders)
+    strips = spans(tile.size, job.strip)
+    tile.load_atoms(fold.atoms, strips, job.products)
+    return strips
 
 
-def _refit_scores(job: NullJob, tile: TargetTile, crew: Crew, numbers: list[int]) -> np.ndarray:
-    """Mean outer score of the whole nested procedure, (n_permutations, n_targets) float64."""
-    strips = _permute(job, tile, numbers)
-    total = crew.shared.zeros("total", (tile.size,))
-    for k, fold in enumerate(job.folds):
-        tile.load_atoms(fold.atoms, strips, job.products)
+def _refit_scores(
+    job: NullJob, tile: TargetTile, crew: Crew, pieces: Sequence[Block]
+) -> np.ndarray:
+    """Mean outer score of the whole nested procedure, (n_blocks, at_once, n_targets) float64."""
+    scores = crew.shared.zeros("scores", (len(pieces), job.at_once, tile.n_targets))
+    totals = scores.reshape(len(pieces), -1)
+    for (k, fold), (b, block) in product(enumerate(job.folds), enumerate(pieces)):
+        strips, total, first = _load(job, tile, fold, block), totals[b], block.numbers[0]
 
-        def add(slot: int, strip: slice, k: int = k, fold: NestedFold = fold) -> None:
+        def add(slot: int, strip: slice, k=k, fold=fold, total=total, first=first) -> None:
             workspace, scorer = crew.slots[slot], SCORERS[fold.outer_method]
             if job.choices is not None:
                 # one permutation at a time: its alpha is that of the whole strip
-                candidate = only(fold.outer, job.choices[numbers[0] - OBSERVED, k])
+                candidate = only(fold.outer, job.choices[first - OBSERVED, k])
                 total[strip] += scorer(tile, candidate, strip, job.scoring, workspace)[0]
                 return
             index = _chosen(job, tile, k, fold, strip, crew, slot)
-            scores = scorer(tile, fold.outer, strip, job.scoring, workspace)
-            total[strip] += scores[index, np.arange(len(index))]
+            found = scorer(tile, fold.outer, strip, job.scoring, workspace)
+            total[strip] += found[index, np.arange(len(index))]
 
         crew.team.run(add, strips)
-    scores = (total / len(job.folds)).reshape(len(numbers), -1)
-    scores[:, job.missing[tile.targets]] = np.nan
+    scores /= len(job.folds)
+    scores[..., job.missing[tile.targets]] = np.nan
     return scores
 
 
@@ -324,12 +355,12 @@ def _heldout_scores(
     job: NullJob,
     tile: TargetTile,
     crew: Crew,
-    numbers: list[int],
+    pieces: Sequence[Block],
     predictions: Sequence[np.ndarray],
 ) -> np.ndarray:
     """Scores of permuted held-out rows against the predictions, as `_refit_scores`."""
     tile.permute([])
-    orders = [order(job, i) for i in numbers]
+    orders = [moved for block in pieces for moved in block.orders]
     total = np.zeros((len(orders), tile.size))
     strips = spans(tile.size, 64)  # a strip of Y and of the prediction stay in cache
     for k, fold in enumerate(job.folds):
@@ -367,4 +398,4 @@ def _heldout_scores(
         crew.team.run(add, strips)
     total /= len(job.folds)
     total[:, job.missing[tile.targets]] = np.nan
-    return total
+    return total.reshape(len(pieces), -1, tile.size)

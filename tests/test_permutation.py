@@ -1,5 +1,6 @@
 """permutation_test against a float64 double loop, fast paths against general ones."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from ridgemm import (
     RidgeCV,
     RidgemmError,
     nullplan,
+    nulltasks,
     permutation_scheme,
     permutation_test,
 )
@@ -329,6 +331,31 @@ def test_tiles_and_batches_change_nothing(null, solver, per_target, monkeypatch,
     np.testing.assert_allclose(pieces.null, whole.null, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(pieces.null_max, whole.null_max, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(pieces.null_mean, whole.null_mean, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("per_target", [True, False])
+@pytest.mark.parametrize("p", [5, 40])
+def test_a_task_stays_with_the_factors_of_a_fold(per_target, p, monkeypatch):
+    """All permutations of a task pass through one outer fold before the next."""
+    X, Y = problem(p=p)
+    scored = []
+    for name, scorer in nulltasks.SCORERS.items():
+
+        def recorded(tile, candidates, *args, scorer=scorer):
+            scored.append(candidates.view)
+            return scorer(tile, candidates, *args)
+
+        monkeypatch.setitem(nulltasks.SCORERS, name, recorded)
+    monkeypatch.setattr(nullplan, "_AT_ONCE", 2)
+    monkeypatch.setattr(nullplan, "_BATCHES", 4)
+    model = RidgeCV(alphas=ALPHAS, cv=2, alpha_per_target=per_target, n_jobs=1)
+    permutation_test(model, X, Y, cv=PAIRS, n_permutations=40, random_state=0)
+    # inner folds train on fewer rows
+    visits = [view.test[0] for view in scored if len(view.train) == len(PAIRS[0][0])]
+    stays = 1 + sum(a != b for a, b in itertools.pairwise(visits))
+    # the observed order and 4 tasks, each with 10 permutations in at least 5 products
+    assert stays == 5 * len(PAIRS)
+    assert len(visits) >= (1 + 4 * 5) * len(PAIRS)
 
 
 @pytest.mark.parametrize("missing", [False, True])
