@@ -121,30 +121,33 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : as in `fit`, (n_new, n_features)
-        out : (n_new, n_targets) float32 array or memmap, optional
+        out : (n_new, n_targets) float32 or float64 array or memmap, optional
         confounds : (n_new, n_confounds) array-like, optional
             Of a model that was fitted with confounds. Without them the prediction is that at
             their means (at 0 without an intercept).
 
         Returns
         -------
-        (n_new, n_targets) float32
-            `out` if given; (n_new,) if the model was fitted with a 1-D y.
+        (n_new, n_targets) float64 if X is, otherwise float32
+            In either, products have the digits of float32. `out` if given; (n_new,) if the model
+            was fitted with a 1-D y.
 
         Raises
         ------
         InputError, MemoryLimitError
         """
         X, limit = self._check_new(X), parse_memory(self.memory_limit)
+        dtype = np.float64 if X.dtype.kind == "f" and X.dtype.itemsize > 4 else np.float32
         effects = None
         if confounds is not None:
             C = self._new_confounds(confounds, X.shape[0])
             X, effects = about(X, C, self._removed["x"]), (C, self._removed["y"])
         if not self._single:
-            return predict(self._linear, X, out, limit, effects)
+            return predict(self._linear, X, out, limit, effects, dtype)
         if out is not None:
             check_out(out, (X.shape[0],))
-        column = predict(self._linear, X, None if out is None else out[:, None], limit, effects)
+        column = None if out is None else out[:, None]
+        column = predict(self._linear, X, column, limit, effects, dtype)
         return column[:, 0] if out is None else out
 
     def score(

@@ -10,6 +10,7 @@ kernel of new with training samples takes the place of x; B itself is never need
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ridgemm import blas
 from ridgemm.errors import InputError, MemoryLimitError
@@ -23,6 +24,7 @@ from ridgemm.store import create_array
 from ridgemm.tiles import spans, width
 
 _BLOCK = 1 << 16
+_REAL = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -82,17 +84,21 @@ def predict(
     out: np.ndarray | None,
     limit: int,
     effects: tuple[np.ndarray, np.ndarray] | None = None,
+    dtype: DTypeLike = np.float32,
 ) -> np.ndarray:
-    """Predictions (n_new, n_targets) float32, into `out` if given.
+    """Predictions (n_new, n_targets), into `out` if given.
 
     Parameters
     ----------
     model : LinearModel
     X : Source
-    out : (n_new, n_targets) float32, optional
+    out : (n_new, n_targets) float32 or float64, optional
     limit : int
     effects : (n_new, q) and (q, n_targets) float64, optional
         Their product is added.
+    dtype : float32 or float64
+        Of predictions without `out`. Products are float32; offsets, which are float64, are added
+        in the type of the predictions.
 
     Raises
     ------
@@ -102,10 +108,10 @@ def predict(
         The limit is too small, as a rule for an `out` that is not given; says which would do.
     """
     shape = (X.shape[0], model.n_targets)
-    n_bytes = 4 * shape[0] * shape[1] if out is None else 0
+    n_bytes = np.dtype(dtype).itemsize * shape[0] * shape[1] if out is None else 0
     steps = model.steps(shape[0], limit, n_bytes, scored=False)
     if out is None:
-        out = np.empty(shape, dtype=np.float32)
+        out = np.empty(shape, dtype)
     check_out(out, shape)
 
     def write(rows: slice, strip: slice, prediction: np.ndarray) -> None:
@@ -237,9 +243,9 @@ def _strip_prediction(
 
 def check_out(out: np.ndarray, shape: tuple[int, ...]) -> None:
     """Refuse what predictions of a shape cannot be written to."""
-    fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype == np.float32
+    fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype in _REAL
     if not fits or not out.flags.writeable:
         raise InputError(
-            f"out must be a writable float32 array of shape {shape}, not "
+            f"out must be a writable array of shape {shape}, float32 or float64, not "
             f"{getattr(out, 'dtype', type(out).__name__)} {getattr(out, 'shape', '')}."
         )

@@ -224,6 +224,10 @@ def _checked(data: Any, name: str) -> Source:
             f"but has shape {shape}. Reshape your data: {name}.reshape(-1, 1) makes one column "
             f"of it, {name}.reshape(1, -1) one sample."
         )
+    if min(shape) < 0:
+        raise InputError(
+            f"{name} has shape {shape}, which no matrix has: its header is damaged; write it again."
+        )
     if 0 in shape:
         raise InputError(
             f"{name} is empty: {shape[0]} sample(s) and {shape[1]} feature(s) (shape={shape}) "

@@ -178,7 +178,7 @@ def test_predict_and_score(files, capsys):
     words = "predict run X.npy --out prediction.npy --score Y.npy --score-map scores.npy"
     found = as_json(words, capsys)
     model = load("run")
-    np.testing.assert_array_equal(np.load("prediction.npy"), model.predict(X))
+    np.testing.assert_array_equal(np.load("prediction.npy"), model.predict(X).astype(np.float32))
     np.testing.assert_array_equal(np.load("scores.npy"), model.score(X, Y))
     assert found["score"]["min"] == model.score(X, Y).min()
     assert not list(files.glob("*~*"))
@@ -362,7 +362,7 @@ def test_conditions_are_columns(files, capsys):
     np.savetxt("new.txt", np.where(CONDITIONS == "face", "rest", CONDITIONS), "%s")
     call("predict run new.txt --out prediction.npy", capsys)
     new = one_hot("face", "house") * [0, 1]
-    np.testing.assert_array_equal(np.load("prediction.npy"), model.predict(new))
+    np.testing.assert_array_equal(np.load("prediction.npy"), model.predict(new).astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -533,7 +533,7 @@ def test_delays_are_made_again_for_predictions(example_files, capsys):
     np.testing.assert_array_equal(load("run").coef_, model.coef_)
     call("predict run X.npy --groups runs.npy --out p.npy", capsys)
     expected = model.predict(ridgemm.delayed(X, (1, 2), RUNS))
-    np.testing.assert_array_equal(np.load("p.npy"), expected)
+    np.testing.assert_array_equal(np.load("p.npy"), expected.astype(np.float32))
     error = call(f"fit X.npy Y.npy --run run {words},3", capsys, 1).err
     assert "[1, 2]" in error and "[1, 2, 3]" in error
 

@@ -320,11 +320,14 @@ def test_predict_and_score(options, scoring, tmp_path):
     X_new, Y_new = signal(n=13, seed=1)
     model = RidgeCV(scoring=scoring, **options).fit(X, Y)
     predictions = X_new @ model.coef_.T + model.intercept_
-    assert model.predict(X_new).dtype == np.float32
-    assert_allclose(model.predict(X_new), predictions, atol=1e-4)
-    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, (13, 21))
-    assert model.predict(X_new, out=out) is out
-    assert_array_equal(out, model.predict(X_new))
+    for dtype in (np.float32, np.float64):
+        given = model.predict(X_new.astype(dtype))
+        assert given.dtype == dtype
+        assert_allclose(given, predictions, atol=1e-4)
+        out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", dtype, (13, 21))
+        assert model.predict(X_new.astype(dtype), out=out) is out
+        assert_array_equal(out, given)
+    assert model.predict((10 * X_new).astype(np.int8)).dtype == np.float32
     scores = model.score(X_new, Y_new)
     assert_allclose(scores, naive.score(Y_new, predictions, scoring), rtol=1e-4, atol=1e-5)
     kept = np.empty(21)

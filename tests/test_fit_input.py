@@ -71,6 +71,18 @@ def test_empty(problem, name, shape):
     refuses(InputError, [f"{name} is empty", shape], fit, **data)
 
 
+@pytest.mark.parametrize("name", ["X", "Y"])
+def test_shape_of_no_matrix(problem, name):
+    class Damaged:
+        shape, dtype = (-20, 4), np.dtype(np.float64)
+
+        def __getitem__(self, key):
+            raise AssertionError("read before its shape was looked at")
+
+    data = {**dict(zip("XY", problem, strict=True)), name: Damaged()}
+    refuses(InputError, [f"{name} has shape (-20, 4)", "damaged"], fit, **data)
+
+
 @pytest.mark.parametrize(
     ("name", "shape"), [("X", (20,)), ("X", (20, 2, 2)), ("X", ()), ("Y", (20, 2, 2)), ("Y", ())]
 )
@@ -253,7 +265,7 @@ def test_predict_refuses(problem):
     X, Y = problem
     model = RidgeCV().fit(X, Y)
     refuses(InputError, ["X has 3 features", "4"], model.predict, X[:, :3])
-    for out in (np.empty((20, 2), np.float32), np.empty((20, 3)), [[0.0] * 3] * 20):
+    for out in (np.empty((20, 2), np.float32), np.empty((20, 3), int), [[0.0] * 3] * 20):
         refuses(InputError, ["out", "(20, 3)", "float32"], model.predict, X, out=out)
     read_only = np.empty((20, 3), np.float32)
     read_only.flags.writeable = False

@@ -106,6 +106,7 @@ def test_features_of_any_mean(options, mean):
 def test_predict_into_any_array(options, tmp_path):
     model = RidgeCV(cv=3, **options).fit(*signal(60))
     X, _ = signal(70, seed=1)
+    X = X.astype(np.float32)
     expected = model.predict(X)
     outs = [
         np.empty((70, 30), np.float32, order="F"),
@@ -156,7 +157,7 @@ def test_prediction_keeps_the_limit(options, tmp_path):
     X, Y = signal(5000, t=2000, seed=1)
     out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, Y.shape)
     assert out.nbytes > 4 * limit
-    # what compiling a kernel takes is no part of a prediction
-    model.score(X[:9], Y[:9])
-    assert peak(lambda: model.predict(X, out=out)) < limit
-    assert peak(lambda: model.score(X, Y)) < limit
+    for call in (lambda: model.predict(X, out=out), lambda: model.score(X, Y)):
+        # what it takes to compile or load a kernel is no part of a prediction
+        call()
+        assert peak(call) < limit

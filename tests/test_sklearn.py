@@ -14,9 +14,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from ridgemm import InputError, Ridge, RidgeCV, load
 from tests import naive
 
-# both ask for the digits of float64, which coefficients in float32 do not have
+# asks for the digits of float64, which coefficients in float32 do not have
 EXPECTED_FAILURES = {
-    "check_regressor_multioutput": "asks for predictions in float64; ours are float32, as stored",
     "check_sample_weight_equivalence_on_dense_data": "asks for predictions equal to 1e-7, which is "
     "less than float32 resolves; to 1e-5: test_weights.test_whole_weights_repeat_samples, "
     "test_repeated_samples",
@@ -134,7 +133,7 @@ def test_one_dimensional_y(model, kind, tmp_path):
         assert_array_equal(np.ravel(getattr(column, name)), np.ravel(getattr(flat, name)))
     if hasattr(flat, "cv_scores_"):
         assert flat.cv_scores_.shape == (2,) and np.ndim(flat.best_score_) == 0
-    out = np.empty(len(X), np.float32)
+    out = np.empty(len(X))
     assert flat.predict(X, out=out) is out
     assert_array_equal(flat.predict(X), column.predict(X)[:, 0])
     assert_array_equal(out, flat.predict(X))
