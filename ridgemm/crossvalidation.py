@@ -23,6 +23,7 @@ from ridgemm import blas
 from ridgemm.kernels import (
     loo_moments,
     product_moments,
+    scale_members,
     scale_rows,
     square_moments,
     subtract_outer,
@@ -225,14 +226,21 @@ def score_statistics(
     sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
     for i in (0, 2):
         np.matmul(candidates.mix, members[:, i], out=sums[:, i])
-    F = workspace.array("F", (len(candidates.basis), *Z.shape))
-    for member, prediction in zip(candidates.basis, F, strict=True):
-        scale_rows(Z, member, prediction)
-        blas.trmm(factors.quadratic, prediction)
-    square_moments(F, candidates.mix, workspace.array("lines", (2, width(strip))), sums)
+    _square_moments(Z, candidates, sums, workspace)
     sums[:, 1] += sums[:, 0] ** 2 / n
     sums[:, 2] += sums[:, 0] * y_sum / n
     return _score(tile, view, strip, scoring, sums)
+
+
+def _square_moments(
+    Z: np.ndarray, candidates: Candidates, sums: np.ndarray, workspace: Workspace
+) -> None:
+    """Add ``||L D||^2`` to ``sums[:, 1]``: one product with L for all members."""
+    k, size = Z.shape
+    F = workspace.array("F", (k, len(candidates.basis), size))
+    scale_members(Z, candidates.basis, F)
+    blas.trmm(candidates.view.factors.quadratic, F.reshape(k, -1))
+    square_moments(F, candidates.mix, workspace.array("lines", (2, size)), sums)
 
 
 def _center_test(tile: TargetTile, view: FoldView, strip: slice, C: np.ndarray) -> None:

@@ -21,8 +21,10 @@ from ridgemm.nuisance import Nuisance
 from ridgemm.products import multiply
 from ridgemm.scores import ROUNDED, variation
 from ridgemm.sources import Reader, Source
-from ridgemm.tiles import row_pieces, width
+from ridgemm.tiles import row_pieces, side_by_side, width
 from ridgemm.workspace import Workspace
+
+_SIDE_BY_SIDE = 8  # strips
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,13 @@ class TargetTile:
         if products:
             p = self.data.X.shape[1]
             self.C = self.crew.shared.array("C", (len(atoms), p, self.size))
+        # rows that pass through are multiplied where they lie: in few wide products, each of which
+        # puts the rows of X in order for itself; a gathered strip is a product of its own
+        most = _SIDE_BY_SIDE if self.Y is None else 1
+        groups = side_by_side(strips, self.crew.team.size, most)
         for a, atom in enumerate(atoms):
             for i, rows in enumerate(row_pieces(atom, self.data.row_step)):
-                self._add_rows(a, i > 0, rows, strips)
+                self._add_rows(a, i > 0, rows, groups)
         if products:
             self.C_total = self.crew.shared.array("C total", self.C.shape[1:])
             self.crew.team.run(self._add_atoms, strips)
@@ -171,7 +177,7 @@ class TargetTile:
         np.sum(self.C[:, :, strip], axis=0, out=self.C_total[:, strip])
 
     def _add_rows(
-        self, a: int, accumulate: bool, rows: slice | np.ndarray, strips: list[slice]
+        self, a: int, accumulate: bool, rows: slice | np.ndarray, groups: list[list[slice]]
     ) -> None:
         crew = self.crew
         x = None
@@ -183,7 +189,7 @@ class TargetTile:
 
         first, explicit = self.data.nuisance.n_plain, self.data.nuisance.explicit[rows]
 
-        def add(slot: int, strip: slice) -> None:
+        def add_strip(slot: int, strip: slice) -> np.ndarray:
             if passing is not None:
                 y = passing[:, strip]
             else:
@@ -195,10 +201,19 @@ class TargetTile:
                 double = crew.slots[slot].array("double", y.shape, np.float64)
                 double[...] = y
                 self.sums[a, first:, strip] += explicit.T @ double
-            if x is not None:
-                self.multiply(x.T, y, self.C[a][:, strip], crew.slots[slot], accumulate)
+            return y
 
-        crew.team.run(add, strips)
+        def add(slot: int, group: list[slice]) -> None:
+            for strip in group:
+                y = add_strip(slot, strip)
+            if x is None:
+                return
+            columns = slice(group[0].start, group[-1].stop)
+            if len(group) > 1:
+                y = passing[:, columns]
+            self.multiply(x.T, y, self.C[a][:, columns], crew.slots[slot], accumulate)
+
+        crew.team.run(add, groups)
 
     def multiply(
         self,

@@ -118,7 +118,8 @@ def test_product_moments(rng, blend):
 def test_square_moments(blend):
     F, mix, predictions = blend
     sums = np.ones((len(mix), 3, 5))
-    kernels.square_moments(F, mix, np.empty((2, 5), np.float32), sums)
+    side_by_side = frozen(np.stack(list(F), axis=1))
+    kernels.square_moments(side_by_side, mix, np.empty((2, 5), np.float32), sums)
     assert_allclose(sums[:, 1], 1 + (predictions**2).sum(axis=1), rtol=1e-5)
     assert_array_equal(sums[:, [0, 2]], 1)
 
@@ -156,7 +157,7 @@ def test_scores_add_up_in_float64():
     value, target = np.float64(F[0, 0, 0]), np.float64(Y[0, 0])
     assert_allclose(sums.ravel(), n * np.array([value, value**2, value * target]), rtol=1e-9)
     sums[...] = 0
-    kernels.square_moments(F, frozen([[1.0]]), np.empty((2, 1), np.float32), sums)
+    kernels.square_moments(F.reshape(n, 1, 1), frozen([[1.0]]), np.empty((2, 1), np.float32), sums)
     assert_allclose(sums[0, 1], n * value**2, rtol=1e-9)
 
 
@@ -177,6 +178,13 @@ def test_scale_rows(rng):
     out = np.empty((4, 3), np.float32)
     kernels.scale_rows(Z, factor, out)
     assert_allclose(out, Z * factor[:, None], rtol=1e-6)
+
+
+def test_scale_members(rng):
+    Z, basis = frozen(rng.standard_normal((4, 6))[:, ::2]), frozen(rng.random((2, 4)))
+    out = np.empty((4, 2, 3), np.float32)
+    kernels.scale_members(Z, basis, out)
+    assert_allclose(out, Z[:, None] * basis.T[:, :, None], rtol=1e-6)
 
 
 def test_shrink_targets(rng):

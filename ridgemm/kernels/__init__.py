@@ -11,7 +11,7 @@ from ridgemm.kernels.score import (
     square_moments,
 )
 from ridgemm.kernels.select import first_best
-from ridgemm.kernels.shrink import scale_rows, shrink_targets, subtract_outer
+from ridgemm.kernels.shrink import scale_members, scale_rows, shrink_targets, subtract_outer
 from ridgemm.kernels.standardise import standardise_rows
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "loo_moments",
     "product_moments",
     "round_parts",
+    "scale_members",
     "scale_rows",
     "shrink_targets",
     "split_parts",

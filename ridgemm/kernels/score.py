@@ -54,13 +54,18 @@ def product_moments(F, mix, Y, lines, sums):
 
 @jit
 def square_moments(F, mix, lines, sums):
-    """Add ``||sum_l mix[a, l] F[l, :, j]||^2`` to ``sums[a, 1, j]``: yhat^2 by ``||L D||^2``."""
+    """Add ``||sum_l mix[a, l] F[:, l, j]||^2`` to ``sums[a, 1, j]``: yhat^2 by ``||L D||^2``.
+
+    F has its members side by side in every row, as one product makes them.
+    """
     last = mix.shape[0] - 1
-    for i in range(F.shape[1]):
+    n_rows, n_members, width = F.shape
+    for i in range(n_rows):
+        row = F[i].reshape((n_members, 1, width))
         for pair in range(0, last + 1, 2):
-            _blend(F, mix[pair], mix[min(pair + 1, last)], i, lines)
+            _blend(row, mix[pair], mix[min(pair + 1, last)], 0, lines)
             for a in range(pair, min(pair + 2, last + 1)):
-                for j in range(F.shape[2]):
+                for j in range(width):
                     value = np.float64(lines[a - pair, j])
                     sums[a, 1, j] += value * value
 

@@ -13,6 +13,16 @@ def scale_rows(Z, factor, out):
 
 
 @jit
+def scale_members(Z, basis, out):
+    """``out[k, l, j] = Z[k, j] * basis[l, k]``: all members of a basis from one read of Z."""
+    for k in range(Z.shape[0]):
+        for member in range(basis.shape[0]):
+            scale = basis[member, k]
+            for j in range(Z.shape[1]):
+                out[k, member, j] = Z[k, j] * scale
+
+
+@jit
 def shrink_targets(Z, eigenvalues, alpha, out):
     """``out[k, j] = Z[k, j] / (eigenvalues[k] + alpha[j])``: each target its own alpha."""
     for k in range(Z.shape[0]):
