@@ -1,6 +1,7 @@
 """A fit from sources to outputs: folds, plan, factors, map, reduce."""
 
 import logging
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,9 @@ from ridgemm.trace import shared_scores
 from ridgemm.weights import Weights, weighted
 
 log = logging.getLogger("ridgemm")
+
+# predictions are off by 3 to 13 times as much, of a target's size
+_ROUNDING = 2e-3
 
 
 @dataclass(frozen=True)
@@ -276,6 +280,8 @@ def run_fit(
             lambda tile: bar.update(width(tile)),
         )
     alpha, scores, best = _choose(job, shared_mean, plan.n_workers, scratch)
+    if plan.route.family == "dual":
+        _warn_of_rounding(full.factors.eigenvalues, alpha)
     clock.lap("targets")
     return Fitted(
         outputs=_in_ram(job.outputs, plan),
@@ -359,6 +365,26 @@ def _choose(
     if job.known is None:
         map_tasks(partial(finish_tile, job, alpha), job.grid.tiles(), n_workers, scratch)
     return alpha, scores, float(scores[chosen])
+
+
+def _warn_of_rounding(w: np.ndarray, alpha: np.ndarray | float) -> None:
+    """Warn where rounding of dual coefficients shows in predictions.
+
+    They are as large as y / (w_min + alpha), and a prediction multiplies their rounding by w_max.
+    """
+    if not w.any():
+        return
+    unit = float(np.finfo(np.float32).eps) / 2
+    share = unit * w.max() / (w[w > 0].min() + np.asarray(alpha))
+    if share.max() > _ROUNDING:
+        warnings.warn(
+            f"dual coefficients are float32: predictions of {np.sum(share > _ROUNDING)} target(s), "
+            f"with alphas down to {np.min(alpha):.3g}, may be off by {10 * share.max():.1g} of a "
+            "target's size; use solver='svd', or alphas of at least "
+            f"{unit * w.max() / _ROUNDING:.2g}.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
 
 def _candidates(

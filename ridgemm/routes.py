@@ -34,6 +34,8 @@ MEMBERS = 8
 # smallest alpha, as a share of the largest eigenvalue, below which rounding of float32
 # cross-products (amplified by s_max / sqrt(alpha)) is no longer small against 1e-4
 PRIMAL_RESOLUTION = 1e-8
+# more features for each sample cost the svd too much
+WIDE = 4
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,8 @@ def allowed_routes(problem: Problem, solver: str) -> list[Route]:
     problem : Problem
     solver : str
         "auto", a family, or the name of a route. "auto" leaves out the primal routes where
-        the smallest alpha is below what they resolve.
+        the smallest alpha is below what they resolve, and there takes the svd unless X is very
+        wide.
 
     Raises
     ------
@@ -198,6 +201,9 @@ def allowed_routes(problem: Problem, solver: str) -> list[Route]:
     if solver == "auto":
         if problem.smallest_alpha < PRIMAL_RESOLUTION:
             routes = [route for route in routes if route.family != "primal"]
+            # dual coefficients are large where alpha is small, and their rounding is, too
+            if problem.p <= WIDE * problem.n:
+                routes = [route for route in routes if route.family == "svd"] or routes
         elif problem.p <= problem.n:
             # the QR costs more and resolves what no alpha asks for
             routes = [route for route in routes if route.family != "svd"]

@@ -297,6 +297,7 @@ def test_correlation_of_predictions_that_alpha_makes_tiny(options, fit_intercept
     assert_allclose(model.cv_scores_, expected, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:dual coefficients are float32")
 @pytest.mark.parametrize("solver", ["primal-statistics", "primal-products", "svd", "dual"])
 def test_features_that_are_constant_in_training_predict_nothing(solver):
     rng = np.random.default_rng(0)
@@ -306,6 +307,25 @@ def test_features_that_are_constant_in_training_predict_nothing(solver):
     halves = [(np.arange(20), np.arange(20, 40))]
     model = RidgeCV([1e-3, 1.0], cv=halves, scoring="correlation", solver=solver).fit(X, Y)
     assert_array_equal(model.cv_scores_, 0)
+
+
+def test_rounding_of_dual_coefficients_is_told_or_avoided():
+    # a direction 1e10 times smaller than the largest, and an alpha that lets it predict
+    rng = np.random.default_rng(0)
+    sides = (np.linalg.qr(rng.standard_normal((n, 12)))[0] for n in (12, 30))
+    X = np.einsum("ik,k,jk->ij", next(sides), np.logspace(5, 0, 12), next(sides))
+    Y = rng.standard_normal((12, 3))
+    options = {"cv": 3, "fit_intercept": False}
+    exact = naive.predict(X, *naive.ridge(X, Y, np.full(3, 0.1), False, False))
+    dual = RidgeCV([0.1], solver="dual", **options)
+    with pytest.warns(RuntimeWarning, match="predictions of 3 target.*solver='svd'"):
+        dual.fit(X, Y)
+    assert np.abs(dual.predict(X) - exact).max() > 0.1
+    model = RidgeCV([0.1], **options).fit(X, Y)
+    assert model.route_ == "svd-products"
+    assert_allclose(model.predict(X), exact, atol=1e-3)
+    # alphas that no direction is small beside
+    RidgeCV([1e6], solver="dual", **options).fit(X, Y)
 
 
 # -- what a model does ----------------------------------------------------------------------

@@ -144,6 +144,17 @@ def test_the_same_call_computes_nothing_anew(options, tmp_path):
     np.testing.assert_array_equal(first.scores, second.scores)
 
 
+def test_null_file_that_says_it_has_fewer_rows(tmp_path):
+    options = {"keep_null": True, "n_permutations": 19}
+    whole = run(tmp_path, **options)
+    content = (tmp_path / "null.npy").read_bytes()
+    assert content.count(b"(19,") == 1
+    (tmp_path / "null.npy").write_bytes(content.replace(b"(19,", b"( 9,"))
+    with pytest.warns(RuntimeWarning, match=r"null.npy' is damaged"):
+        again = run(tmp_path, **options)
+    np.testing.assert_array_equal(again.null, whole.null)
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("fewer", [30, 37])
 def test_more_permutations_later(options, fewer, tmp_path):
