@@ -424,11 +424,12 @@ class Stuck(Targets):
             time.sleep(3600)
 
 
-def kill_stuck(note, killed):
-    """SIGKILL the worker that is stuck; `killed` takes its process number."""
+def kill_stuck(note, workers, killed):
+    """SIGKILL the one of `workers` that is stuck; `killed` takes its process number."""
     wait_for(lambda: note.exists() and note.read_text().endswith("\n"))
     killed.append(int(note.read_text()))
-    os.kill(killed[0], signal.SIGKILL)
+    if killed[0] in workers:
+        os.kill(killed[0], signal.SIGKILL)
 
 
 @posix
@@ -442,7 +443,7 @@ def test_killed_worker(client, name, tmp_path):
     note, killed = tmp_path / "note", []
     expected = run(X, Y, 1, **options)
     before = set(client.run(os.getpid).values())
-    killer = threading.Thread(target=kill_stuck, args=(note, killed))
+    killer = threading.Thread(target=kill_stuck, args=(note, before, killed))
     killer.start()
     with on_dask():
         found = run(X, Stuck(Y, note), -1, **options)
