@@ -24,6 +24,7 @@ from ridgemm.workspace import Workspace
 _SKIP = ", or in permutation_test leave those targets out with missing='skip'"
 # products of two such values, summed over any number of samples, stay within float32
 LARGEST = 1e15
+_BAND = 1 << 25  # bytes of rows that threads share out by columns
 _COLUMNS = {"X": "n_features", "c": "n_confounds"}
 # Numba has no float16 on the CPU, and foreign byte orders are not worth a kernel
 _KERNEL_DTYPES = frozenset(np.dtype(c) for c in "bBhHiIlLfd")
@@ -295,13 +296,15 @@ def scan(source: Source, team: Team, skip_missing: bool = False) -> Scan:
     sums, squares = np.zeros(m), np.zeros(m)
     row_step, column_step = source.block
 
-    def read_columns(_: int, columns: slice) -> None:
-        for rows in spans(n, row_step):
-            column_moments(
-                _kernel_block(source.data[rows, columns]), sums[columns], squares[columns]
-            )
+    for band in _bands(source):
 
-    _over_columns(source, spans(m, column_step), team, read_columns)
+        def read_columns(_: int, columns: slice, band: slice = band) -> None:
+            for piece in spans(width(band), row_step):
+                rows = slice(band.start + piece.start, band.start + piece.stop)
+                block = _kernel_block(source.data[rows, columns])
+                column_moments(block, sums[columns], squares[columns])
+
+        _over_columns(source, spans(m, column_step), team, read_columns)
     # every unusable value leaves a mark on its column's sum of squares: few columns, as a rule
     # none, have to be looked at again
     missing = ~(squares < LARGEST**2)
@@ -323,6 +326,18 @@ def scan(source: Source, team: Team, skip_missing: bool = False) -> Scan:
     with np.errstate(over="ignore", invalid="ignore"):
         variance = np.maximum(squares / n - mean**2, 0)
     return Scan(mean, np.sqrt(variance), missing)
+
+
+def _bands(source: Source) -> list[slice]:
+    """Rows to read one band after the other, all columns of each.
+
+    A file of rows is read once, from its start to its end, however little of it RAM holds. Where
+    columns or chunks lie together, so do all rows.
+    """
+    n, m = source.shape
+    if source.column_major or source.chunks is not None:
+        return [slice(0, n)]
+    return spans(n, max(source.block[0], _BAND // (m * source.dtype.itemsize)))
 
 
 def _over_columns(

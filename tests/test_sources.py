@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ridgemm import RidgeCV
+from ridgemm import RidgeCV, sources
 from ridgemm.sources import Reader, as_source, largest_eigenvalue, scan
 from ridgemm.threads import Team
 from ridgemm.workspace import Workspace
@@ -123,3 +123,22 @@ def test_masked_arrays_are_refused():
     masked = np.ma.masked_array(X, mask=X > 1)
     with pytest.raises(ValueError, match="X is a masked array"):
         RidgeCV().fit(masked, Y)
+
+
+def test_scan_reads_rows_once_from_first_to_last(monkeypatch):
+    # all columns of a band of rows before the next: no RAM has to hold what will be read again
+    values = np.random.default_rng(0).standard_normal((2000, 5000)).astype(np.float32)
+    first_rows = []
+
+    class Recorded(Foreign):
+        def __getitem__(self, key):
+            first_rows.append(key[0].start)
+            return super().__getitem__(key)
+
+    monkeypatch.setattr(sources, "_BAND", 500 * values[0].nbytes)
+    with Team(1) as team:
+        mean = scan(as_source(Recorded(values), "Y"), team).mean
+    assert_allclose(mean, values.mean(axis=0, dtype=np.float64), atol=1e-9)
+    # two pieces of a band, three blocks of columns, four bands
+    bands = [start // 500 for start in first_rows]
+    assert bands == sorted(bands) and len(bands) == 2 * 3 * 4
