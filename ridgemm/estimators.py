@@ -71,7 +71,7 @@ class RidgeCV(RidgeModel):
     route_ : str
         The algebra that was used.
     plan_ : Plan
-        Tiles, bytes and flops; prints as a table.
+        Tiles, bytes and flops; prints as a table. Of a model that was loaded, the table.
     factors_computed_ : int
         Factor entries that were not found in the cache.
     took_ : dict of str to float

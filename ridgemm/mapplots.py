@@ -82,7 +82,9 @@ def plot_map(
     mask = np.asarray(mask) if isinstance(mask, (list, tuple)) else mask
     colours = _colours(values, signed, vmax)
     if not isinstance(mask, np.ndarray):
-        return _nilearn_map(values, mask, background, f"{title} ({label})", colours, figure)
+        return _nilearn_map(
+            values, mask, background, f"{title} ({label})" if title else label, colours, figure
+        )
     inside = mask.astype(bool)
     if inside.ndim not in (2, 3) or values.shape != (np.count_nonzero(inside),):
         raise InputError(

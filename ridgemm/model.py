@@ -271,6 +271,8 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         model.n_constant_targets_ = manifest["n_constant_targets"]
         if "feature_names" in manifest:
             model.feature_names_in_ = np.array(manifest["feature_names"], dtype=object)
+        if "plan" in manifest:
+            model.plan_, model.took_ = "\n".join(manifest["plan"]), dict(manifest["took"])
         model._single = bool(manifest.get("single_target", False))
         model._linear, model._primal = linear, None
         model._removed = None

@@ -67,7 +67,17 @@ def nested_splits(
                     "the model's cv is a list of index pairs, which cannot split the training "
                     "rows of an outer fold; give an int, a splitter, 'loo' or 'gcv'."
                 )
-            local = make_folds(settings.cv, len(rows), None if groups is None else groups[rows])
+            inside = None if groups is None else groups[rows]
+            try:
+                local = make_folds(settings.cv, len(rows), inside)
+            except InputError as error:
+                what = f"{len(rows)} samples"
+                if inside is not None:
+                    what = f"{len(np.unique(inside))} of {len(np.unique(groups))} groups"
+                raise InputError(
+                    f"the model's {error} An outer fold trains on {what}, which the model's cv "
+                    "splits again: give the model fewer folds, or the test more outer ones."
+                ) from error
             inner = [Fold(rows[part.train], rows[part.test]) for part in local]
         group = fold_group([*inner, fold], n_samples)
         splits.append(NestedSplit(fold, tuple(inner), group))

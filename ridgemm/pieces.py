@@ -1,5 +1,6 @@
 """The tasks of a permutation test, kind by kind, shared with all processes in its run folder."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from ridgemm.journal import Journal, missing_ranges
 from ridgemm.mapreduce import Crew, map_tasks
 from ridgemm.progress import progress
 from ridgemm.tiles import TileGrid, width
+
+log = logging.getLogger("ridgemm")
 
 ROUND = 32  # tasks of a worker between two looks at what others do
 
@@ -91,7 +94,10 @@ class Pieces:
                     self.journal.forget_alone(kind, beside, held)
                 tasks = self._missing(kind, first, last)
                 left = sum((stop - start) * width(c) for c, start, stop in tasks.values())
-                bar.update(total - left / self.grid.n_targets - bar.n)
+                share = total - left / self.grid.n_targets
+                if before is None and share > bar.n:
+                    log.info("%s: %.0f of %.0f are there", label, share, total)
+                bar.update(share - bar.n)
                 if not tasks:
                     return
                 if list(tasks) == before:

@@ -25,7 +25,7 @@ def report_fit(model: Any, path: str | Path, mask: Any = None) -> Path:
     Parameters
     ----------
     model : RidgeCV
-        Fitted. One that was loaded has no plan and no timings.
+        Fitted, or loaded.
     path : path
         Ends in ``.html``.
     mask : bool array, path, nibabel image or nilearn masker, optional
@@ -53,7 +53,7 @@ def report_fit(model: Any, path: str | Path, mask: Any = None) -> Path:
         page.section("Scores", _score_table(scores) if per_target else "", _fit_notes(model)),
         page.section("Pictures", page.pictures(list(_fit_pictures(model, alphas, mask)))),
         page.section("Plan", _plan_table(model)),
-        page.section("Time", page.table(_took_rows(getattr(model, "took_", {})), _TOOK_HEADER)),
+        page.section("Time", page.table(_took_rows(model.took_), _TOOK_HEADER)),
         page.section("Parameters", page.table(_parameters(model))),
     ]
     subtitle = f"Cross-validated ridge regression, route {model.route_}. {_versions()}"
@@ -208,8 +208,6 @@ def _fit_notes(model: Any) -> str:
 
 
 def _plan_table(model: Any) -> str:
-    if not hasattr(model, "plan_"):
-        return page.paragraph("A model that was loaded has no plan.", soft=True)
     # the plan prints as a table of a name and a value
     lines = (line.split("  ", 1) for line in str(model.plan_).splitlines())
     return page.table([(parts[0], parts[-1].strip()) for parts in lines])

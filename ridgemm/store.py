@@ -342,6 +342,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise ValueError("its checksum is wrong")
     except StorageError:
         raise
+    except FileNotFoundError as error:
+        if not folder.is_dir():
+            raise StorageError(f"{str(folder)!r} does not exist; look at the path") from error
+        raise StorageError(
+            f"{str(folder)!r} has no {MANIFEST}: a run that is not finished (make the same call "
+            "again), or something else than a run or a saved model"
+        ) from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(f"{str(folder)!r} has no readable manifest ({error})") from error
     if not manifest["files"]:

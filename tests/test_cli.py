@@ -195,7 +195,7 @@ def test_predict_and_score(files, capsys):
         ("run Y.npy --out p.npy", "X has 8 features, but RidgeCV is expecting 5", 1),
         ("run X.npy --score X.npy", "Y has shape", 1),
         ("run X.npy --out missing/p.npy", "missing", 1),
-        ("missing X.npy --out p.npy", "'missing' has no readable manifest", 1),
+        ("missing X.npy --out p.npy", "'missing' does not exist", 1),
         ("test X.npy --out p.npy", "permutation test, which predicts nothing", 1),
     ],
 )

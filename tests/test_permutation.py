@@ -219,6 +219,15 @@ def test_given_permutations(null):
     assert len(found.null) == 6
 
 
+def test_folds_inside_an_outer_fold_that_cannot_be_made():
+    X, Y = problem()
+    groups = np.repeat(np.arange(6), 4)
+    with pytest.raises(InputError, match=r"model's cv=5 folds of 4 groups.* 4 of 6 groups.* more"):
+        permutation_test(RidgeCV(cv=5), X, Y, cv=3, groups=groups)
+    with pytest.raises(InputError, match="needs 2 groups or more"):
+        permutation_test(RidgeCV(cv=5), X, Y, cv=2, groups=np.repeat([0, 1], 12))
+
+
 def test_outer_folds_may_overlap_when_refitted():
     X, Y = problem()
     splits = ShuffleSplit(4, test_size=0.3, random_state=0)

@@ -139,7 +139,9 @@ def test_one_alpha_for_all(tmp_path):
 def test_a_model_that_was_loaded(model, tmp_path):
     model.save(tmp_path / "model")
     found = read(ridgemm.load(tmp_path / "model").report(tmp_path / "report.html"))
-    assert "A model that was loaded has no plan." in found.text and "Time" not in found.headings
+    fitted = read(model.report(tmp_path / "fitted.html"))
+    assert "Time" in found.headings and found.headings == fitted.headings
+    assert any(name == "route" for name, *_ in found.rows())
 
 
 def test_a_permutation_test(result, tmp_path):

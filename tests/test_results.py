@@ -106,9 +106,11 @@ def test_damaged_folders_are_refused(damage, tmp_path):
 
 
 def test_unknown_folders_are_refused(tmp_path):
-    with pytest.raises(StorageError, match="no readable manifest"):
+    with pytest.raises(StorageError, match="nothing' does not exist"):
         ridgemm.load(tmp_path / "nothing")
     np.save(tmp_path / "coef.npy", np.ones(2))
+    with pytest.raises(StorageError, match="a run that is not finished"):
+        ridgemm.load(tmp_path)
     write_manifest(tmp_path, {"kind": "Lasso"})
     with pytest.raises(StorageError, match="'Lasso'"):
         ridgemm.load(tmp_path)
