@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from ridgemm.transport import written_bytes
 
 # of the product rate: gathers, moments and the edges of strips take the rest
 _EFFICIENCY = 0.8
+# seconds on one core of the calls that score a strip in a fold, however small it is
+_CALL = 4.5e-4
 _SINGLE, _DOUBLE = 4, 8
 _VECTORS, _HEADERS = 40, 3000
 
@@ -256,7 +258,7 @@ def forecast_null(
         _reading("scan", 2 * (_n_bytes(X) + _n_bytes(Y)), rates),
         work.stage(passes * _n_bytes(X), rates),
         _targets("observed", plan.flops, passes * _n_bytes(X) + _n_bytes(Y), rates),
-        _targets("null", m * each, -(-m // plan.batch) * _n_bytes(Y), rates),
+        _null_stage(problem, plan, m * each, len(folds), -(-m // plan.batch) * _n_bytes(Y), rates),
     )
     return Forecast(
         "permutation test",
@@ -280,6 +282,18 @@ def forecast_null(
             *_p_warnings(m, problem.t, level, tail),
         ),
     )
+
+
+def _null_stage(
+    problem: NullProblem, plan: NullPlan, flops: float, n_folds: int, n_bytes: int, rates: Rates
+) -> Stage:
+    """Products, reading and, where these are small, the calls that make them."""
+    stage = _targets("null", flops, n_bytes, rates)
+    if problem.heldout:
+        return stage
+    n_strips = -(-plan.at_once * plan.tile // plan.strip) * -(-problem.t // plan.tile)
+    n_calls = n_strips * n_folds * -(-problem.n_permutations // plan.at_once)
+    return replace(stage, seconds=stage.seconds + n_calls * _CALL / rates.n_cores)
 
 
 def _reading(name: str, n_bytes: int, rates: Rates) -> Stage:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ridgemm import blas
 from ridgemm.nuisance import Nuisance
+from ridgemm.paging import Ahead
 from ridgemm.sources import Source
 from ridgemm.store import create_array
 from ridgemm.tiles import row_pieces, spans, width
@@ -121,10 +122,17 @@ def dual_grams(
     scales = create_array(scratch / "scales.npy", (m, p), np.float64)
     drifts = np.zeros((m, n))
     workspace = Workspace()
-    for columns in spans(p, block):
+    tiles = spans(p, block)
+    for i, columns in enumerate(tiles):
         values = workspace.array("tile", (n, width(columns)), np.float64)
         x_shift = shift[columns]
-        X.read(slice(0, n), columns, x_shift, values)
+        with Ahead(X.data, columns) as ahead:
+            if i == 0:
+                ahead.need(range(n))
+            X.read(slice(0, n), columns, x_shift, values)
+        for later in tiles[i + 1 : i + 2]:
+            # on its way from the disk while this one is multiplied
+            Ahead(X.data, later).need(range(n))
         parts = zip(grams, sets, means, scales, drifts, strict=True)
         for K, train, mean, scale, drift in parts:
             tile = values

@@ -136,7 +136,7 @@ class TargetTile:
         self.Y: np.ndarray | None = None
         if resident:
             n = data.Y.shape[0]
-            self.Y = self._y.tile(slice(0, n), columns, crew.shared, "Y", crew.team)
+            self.Y = self._y.tile(slice(0, n), columns, crew.shared, "Y", crew.team, stays=True)
             if data.skip is not None and data.skip[columns].any():
                 self.Y = np.where(data.skip[columns], np.float32(0), self.Y)
 

@@ -16,6 +16,7 @@ from ridgemm.containers import reopenable
 from ridgemm.errors import InputError, InputTypeError, one_line
 from ridgemm.kernels import column_moments, gather_rows
 from ridgemm.lazy import Lazy
+from ridgemm.paging import Ahead
 from ridgemm.paths import open_path
 from ridgemm.threads import Team
 from ridgemm.tiles import spans, width
@@ -454,23 +455,43 @@ class Reader:
         return self.source.view(rows, columns) if self._unshifted else None
 
     def tile(
-        self, rows: slice | np.ndarray, columns: slice, workspace: Workspace, name: str, team: Team
+        self,
+        rows: slice | np.ndarray,
+        columns: slice,
+        workspace: Workspace,
+        name: str,
+        team: Team,
+        stays: bool = False,
     ) -> np.ndarray:
-        """The tile in place or, its rows shared out, in the workspace `name`."""
-        if (found := self.in_place(rows, columns)) is not None:
+        """The tile in place or, its rows shared out, in the workspace `name`.
+
+        One that `stays` is read more than once: of a file whose rows are longer, what lies in place
+        may have to be read again every time.
+        """
+        ahead = Ahead(self.source.data, columns)
+        if not (stays and ahead.useful) and (found := self.in_place(rows, columns)) is not None:
             return found
         size = width(rows) if isinstance(rows, slice) else len(rows)
         out = workspace.array(name, (size, width(columns)))
+        if not self.source.concurrent:
+            self.source.read(rows, columns, self.shift[columns], out)
+            return out
+        parts = spans(size, 256)
 
-        def part(_: int, span: slice) -> None:
+        def numbers(span: slice) -> range | np.ndarray:
             if isinstance(rows, slice):
-                piece = slice(rows.start + span.start, rows.start + span.stop)
-            else:
-                piece = rows[span]
-            self.source.read(piece, columns, self.shift[columns], out[span])
+                return range(rows.start + span.start, rows.start + span.stop)
+            return rows[span]
 
-        if self.source.concurrent:
-            team.run(part, spans(size, 256))
-        else:
-            part(0, slice(0, size))
+        def part(_: int, i: int) -> None:
+            for later in parts[i + team.size : i + team.size + 1]:
+                ahead.need(numbers(later))
+            found = numbers(parts[i])
+            piece = slice(found.start, found.stop) if isinstance(found, range) else found
+            self.source.read(piece, columns, self.shift[columns], out[parts[i]])
+
+        with ahead:
+            for first in parts[: team.size]:
+                ahead.need(numbers(first))
+            team.run(part, range(len(parts)))
         return out

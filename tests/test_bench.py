@@ -301,6 +301,7 @@ def test_without_a_name_lists_the_benchmarks():
         "xty",
         "lowram",
         "cache",
+        "cold",
         "genetics",
         "bmor",
         "wholebrain",
@@ -403,3 +404,10 @@ def test_a_full_disk_is_said_before_anything_is_written(monkeypatch):
     monkeypatch.setattr(problems.shutil, "disk_usage", lambda folder: type("", (), {"free": 10}))
     with pytest.raises(SystemExit, match="set TMPDIR"), problems.on_disk(problems.Problem(9, 9, 9)):
         pass
+
+
+def test_cold(tmp_path):
+    printed = bench("cold", "--quick", "--repeats", "1", "--json", tmp_path / "cold.json")
+    assert "speedup_of_a_tile" in printed
+    figures = json.loads((tmp_path / "cold.json").read_text())["figures"]
+    assert figures["bytes_read_over_tile_ahead"] >= 0

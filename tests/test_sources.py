@@ -1,12 +1,14 @@
 """Tiles of every source are what slicing a float64 copy gives."""
 
+import mmap
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ridgemm import RidgeCV, sources
+from ridgemm import RidgeCV, paging, sources
 from ridgemm.sources import Reader, as_source, largest_eigenvalue, scan
 from ridgemm.threads import Team
 from ridgemm.workspace import Workspace
@@ -142,3 +144,54 @@ def test_scan_reads_rows_once_from_first_to_last(monkeypatch):
     # two pieces of a band, three blocks of columns, four bands
     bands = [start // 500 for start in first_rows]
     assert bands == sorted(bands) and len(bands) == 2 * 3 * 4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, np.float64])
+@pytest.mark.parametrize("cut", [np.s_[:, :], np.s_[7:, 3:], np.s_[::2], np.s_[:, ::2]])
+def test_tiles_of_a_file_are_asked_for_ahead(dtype, cut, monkeypatch, tmp_path):
+    values = np.random.default_rng(0).integers(-9, 9, (1500, 4000)).astype(dtype)
+    np.save(tmp_path / "Y.npy", values)
+    monkeypatch.setattr(paging, "_SMALLEST", 0)
+    data = np.load(tmp_path / "Y.npy", mmap_mode="r")[cut]
+    columns, nothing = slice(100, 1300), np.zeros(data.shape[1], np.float32)
+    asked = []
+    need = paging.Ahead.need
+    monkeypatch.setattr(
+        paging.Ahead, "need", lambda self, rows: (asked.extend(rows), need(self, rows))
+    )
+    reader = Reader(as_source(data, "Y"), nothing)
+    for rows in (slice(0, len(data)), slice(5, 600), np.arange(3, len(data), 2)):
+        asked.clear()
+        with Team(2) as team:
+            tile = reader.tile(rows, columns, Workspace(), "Y", team, stays=True)
+        assert_array_equal(tile, values[cut][rows, columns])
+        assert_array_equal(sorted(asked), np.arange(len(data))[rows])
+        assert not np.shares_memory(tile, data)
+
+
+def test_what_is_asked_for_is_what_is_read(monkeypatch, tmp_path):
+    values = np.arange(50 * 30_000, dtype=np.float32).reshape(50, 30_000)
+    np.save(tmp_path / "Y.npy", values)
+    monkeypatch.setattr(paging, "_SMALLEST", 0)
+    data = np.load(tmp_path / "Y.npy", mmap_mode="r")[3:]
+    asked = []
+
+    class Mapping:
+        """The bytes that a mapping is asked for."""
+
+        def __len__(self):
+            return 1 << 30
+
+        def madvise(self, option, *span):
+            asked.append((option, *span))
+
+    with paging.Ahead(data, slice(10_000, 20_000)) as ahead:
+        ahead._mapping = Mapping()
+        ahead.need([4])
+    (_, start, size), *_ = [call for call in asked if len(call) == 3]
+    whole = np.frombuffer(data._mmap, np.uint8)
+    assert start % mmap.PAGESIZE == 0
+    found = whole[start : start + size]
+    wanted = values[7, 10_000:20_000].view(np.uint8)
+    assert size < len(wanted) + mmap.PAGESIZE
+    assert_array_equal(found[-len(wanted) :], wanted)
