@@ -6,6 +6,7 @@ forgotten the rest before the next tile asks for it. Told of the runs themselves
 it reads these alone, many at a time, while others are converted.
 """
 
+import contextlib
 import mmap
 from collections.abc import Iterable
 
@@ -48,12 +49,12 @@ class Ahead:
 
     def __enter__(self) -> "Ahead":
         if self.useful:
-            self._mapping.madvise(mmap.MADV_RANDOM)
+            self._hint(mmap.MADV_RANDOM)
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self.useful:
-            self._mapping.madvise(mmap.MADV_NORMAL)
+            self._hint(mmap.MADV_NORMAL)
 
     def need(self, rows: Iterable[int]) -> None:
         """Ask for the columns of some rows."""
@@ -62,4 +63,9 @@ class Ahead:
         for row in rows:
             start = self._first + row * self._step
             page = start // mmap.PAGESIZE * mmap.PAGESIZE
-            self._mapping.madvise(mmap.MADV_WILLNEED, page, start + self._size - page)
+            self._hint(mmap.MADV_WILLNEED, page, start + self._size - page)
+
+    def _hint(self, what: int, *span: int) -> None:
+        # a system that cannot follow a hint reads as it would have read without it
+        with contextlib.suppress(OSError):
+            self._mapping.madvise(what, *span)
