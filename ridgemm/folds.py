@@ -120,7 +120,9 @@ def _splitter(n_folds: int, n_samples: int, groups: np.ndarray | None) -> Any:
     if groups is not None:
         what, available = ("groups", len(np.unique(groups)))
     if available < 2:
-        raise InputError(f"cv={n_folds} needs 2 {what} or more, and there is {available}.")
+        raise InputError(
+            f"cv={n_folds} needs 2 {what} or more, and there is {available} {what[:-1]}."
+        )
     if not 2 <= n_folds <= available:
         raise InputError(
             f"cv={n_folds} folds of {available} {what}; choose between 2 and {available}."

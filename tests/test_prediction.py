@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from ridgemm import MemoryLimitError, RidgeCV, prediction, predictplan
 from ridgemm.fitplan import OVERHEAD
+from ridgemm.workspace import Workspace
 from tests import naive
 
 MODELS = {
@@ -136,6 +137,16 @@ def peak(function):
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def test_a_workspace_lets_go_of_a_buffer_before_it_grows():
+    workspace = Workspace()
+
+    def grow():
+        for size in (10**6, 2 * 10**6):
+            workspace.array("a", (size,))
+
+    assert peak(grow) < 4 * 2.1e6
 
 
 @pytest.mark.parametrize("name", ["coef_", "intercept_"])
