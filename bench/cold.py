@@ -27,16 +27,18 @@ def run(quick: bool, repeats: int | None) -> dict:
     with _temporary_folder(4 * n * t) as folder:
         path = folder / "Y.npy"
         _write(path, n, t)
-        runs = {"ahead": [], "left-alone": []}
+        runs: dict[str, list[dict]] = {"ahead": [], "left-alone": []}
         for _ in range(repeats or REPEATS):
             for name, done in runs.items():
                 done.append(_measure(path, columns, name == "ahead"))
+    sums = {run["sum"] for done in runs.values() for run in done}
     rows = [_row(Contender(name, ""), done, repeats) for name, done in runs.items()]
     seconds = {row["contender"]: row["median_seconds"] for row in rows}
     figures = {"speedup_of_a_tile": seconds["left-alone"] / seconds["ahead"]}
     for name, done in runs.items():
         share = np.median([run["read"] for run in done]) / (4 * n * size)
         figures[f"bytes_read_over_tile_{name.replace('-', '_')}"] = float(share)
+    figures["different_sums_of_a_tile"] = len(sums)
     figures["tile_megabytes_per_second"] = 4 * n * size / 1e6 / seconds["ahead"]
     return {
         "problem": f"a tile of {size} of {t} targets, {n} samples, float32, from the disk",
@@ -64,12 +66,17 @@ def _measure(path: Path, columns: slice, ahead: bool) -> dict:
     with peak_memory() as memory, Team(2) as team:
         start = time.perf_counter()
         if ahead:
-            reader.tile(slice(0, len(Y)), columns, Workspace(), "Y", team, stays=True)
+            tile = reader.tile(slice(0, len(Y)), columns, Workspace(), "Y", team, stays=True)
         else:
-            np.array(Y[:, columns])
+            tile = np.array(Y[:, columns])
         seconds = time.perf_counter() - start
-    read = _bytes_read() - before
-    return {"seconds": seconds, "read": read, "baseline": memory.baseline, "peak": memory.peak}
+    return {
+        "seconds": seconds,
+        "read": _bytes_read() - before,
+        "sum": float(tile.sum(dtype=np.float64)),
+        "baseline": memory.baseline,
+        "peak": memory.peak,
+    }
 
 
 def _bytes_read() -> int:

@@ -26,8 +26,8 @@ class Workspace:
         size, kind = int(np.prod(shape)), np.dtype(dtype)
         buffer = self._buffers.get((name, kind))
         if buffer is None or buffer.size < size:
-            # the old buffer is let go, by its name here too, before the new one is asked for
-            buffer = self._buffers.pop((name, kind), None)
+            # the old buffer is let go, by both its names, before the new one is asked for
+            self._buffers.pop((name, kind), None)
             del buffer
             buffer = self._buffers[name, kind] = np.empty(size, dtype=kind)
         return buffer[:size].reshape(shape)
