@@ -14,8 +14,9 @@ r"""Scores of all alphas on a strip of targets, for each way that a route scores
     The same with all :math:`h_{ii}` replaced by their mean, a sum over eigenvalues.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from ridgemm.kernels import (
 from ridgemm.nuisance import Nuisance
 from ridgemm.projections import FoldView, TargetTile
 from ridgemm.scores import Moments, from_error, score, variation
-from ridgemm.shrinkage import shrinkage_basis, table_basis
+from ridgemm.shrinkage import shrinkage_basis, square_weights, table_basis
 from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
 
@@ -79,6 +80,11 @@ class Candidates:
     operator: np.ndarray | None = None
     summed: np.ndarray | None = None
     shares: np.ndarray | None = None
+
+    @cached_property
+    def products(self) -> tuple[np.ndarray, np.ndarray]:
+        """Products of two members and their weights in the square of every alpha."""
+        return square_weights(self.mix)
 
 
 def held_out(view: FoldView, alphas: np.ndarray, exact: bool = False) -> Candidates:
@@ -208,6 +214,15 @@ def only(candidates: Candidates, a: int) -> Candidates:
     )
 
 
+def moment_bytes(r: int) -> int:
+    """What the moments of a target take, of `r` alphas and the members of their shrinkage.
+
+    No spectrum that float64 resolves needs 40 members (`ridgemm.shrinkage`).
+    """
+    q = min(r, 40)
+    return 8 * (4 * r + 3 * q + q * (q + 1) // 2)
+
+
 Scorer = Callable[[TargetTile, Candidates, slice, str, Workspace], np.ndarray]
 
 
@@ -223,24 +238,51 @@ def score_statistics(
     _center_test(tile, view, strip, C)
     members = workspace.zeros("members", (len(candidates.basis), 3, width(strip)))
     _cross_moments(Z, C, factors.test_sum[0], candidates.basis, members, workspace)
-    sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
-    for i in (0, 2):
-        np.matmul(candidates.mix, members[:, i], out=sums[:, i])
+    sums = _blended(members, candidates, workspace)
     _square_moments(Z, candidates, sums, workspace)
     sums[:, 1] += sums[:, 0] ** 2 / n
     sums[:, 2] += sums[:, 0] * y_sum / n
     return _score(tile, view, strip, scoring, sums)
 
 
+def _blended(members: np.ndarray, candidates: Candidates, workspace: Workspace) -> np.ndarray:
+    """Moments (n_alphas, 3, n_strip) of all alphas, sums of squares 0, of those of the members."""
+    mix = candidates.mix
+    sums = workspace.zeros("moments", (len(mix), *members.shape[1:]))
+    for i in (0, 2):
+        np.matmul(mix, members[:, i], out=sums[:, i])
+    return sums
+
+
 def _square_moments(
     Z: np.ndarray, candidates: Candidates, sums: np.ndarray, workspace: Workspace
 ) -> None:
-    """Add ``||L D||^2`` to ``sums[:, 1]``: one product with L for all members."""
+    """Put ``||L D||^2`` into ``sums[:, 1]``: one product with L for all members."""
     k, size = Z.shape
     F = workspace.array("F", (k, len(candidates.basis), size))
     scale_members(Z, candidates.basis, F)
     blas.trmm(candidates.view.factors.quadratic, F.reshape(k, -1))
-    square_moments(F, candidates.mix, workspace.array("lines", (2, size)), sums)
+    pairs, weights = candidates.products
+    squares = workspace.zeros("squares", (len(pairs), size))
+    square_moments(F, pairs, squares)
+    np.matmul(weights, squares, out=sums[:, 1])
+
+
+def _product_moments(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    candidates: Candidates,
+    size: int,
+    workspace: Workspace,
+) -> np.ndarray:
+    """Moments of all alphas (n_alphas, 3, size) from blocks of predictions of the members and y."""
+    pairs, weights = candidates.products
+    members = workspace.zeros("members", (candidates.mix.shape[1], 3, size))
+    squares = workspace.zeros("squares", (len(pairs), size))
+    for F, y in blocks:
+        product_moments(F, y, pairs, members, squares)
+    sums = _blended(members, candidates, workspace)
+    np.matmul(weights, squares, out=sums[:, 1])
+    return sums
 
 
 def _center_test(tile: TargetTile, view: FoldView, strip: slice, C: np.ndarray) -> None:
@@ -284,12 +326,13 @@ def score_products(
     view = candidates.view
     Z = tile.project_all(view, strip, workspace)
     effects = tile.train_effects(view, strip)
-    sums = workspace.zeros("moments", (len(candidates.mix), 3, width(strip)))
-    lines = workspace.array("lines", (2, width(strip)))
-    for rows in spans(len(view.test), ROW_STEP):
-        F = _predictions(tile, view.factors.heldout[rows], Z, candidates, workspace)
-        y = tile.gather(view.test[rows], effects, strip, workspace, "test")
-        product_moments(F, candidates.mix, y, lines, sums)
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows in spans(len(view.test), ROW_STEP):
+            F = _predictions(tile, view.factors.heldout[rows], Z, candidates, workspace)
+            yield F, tile.gather(view.test[rows], effects, strip, workspace, "test")
+
+    sums = _product_moments(blocks(), candidates, width(strip), workspace)
     if candidates.summed is not None:
         sums[:, 0] = _product(candidates.summed, Z)
     return _score(tile, view, strip, scoring, sums)
@@ -306,9 +349,8 @@ def score_operators(
     F = workspace.array("F", (len(candidates.operator), size))
     tile.multiply(candidates.operator, y, F, workspace)
     F = F.reshape(candidates.mix.shape[1], len(view.test), size)
-    sums = workspace.zeros("moments", (len(candidates.mix), 3, size))
     y = tile.gather(view.test, effects, strip, workspace, "test")
-    product_moments(F, candidates.mix, y, workspace.array("lines", (2, size)), sums)
+    sums = _product_moments([(F, y)], candidates, size, workspace)
     return _score(tile, view, strip, scoring, sums)
 
 

@@ -259,7 +259,6 @@ class FactorMaker:
         for piece, values in self._row_blocks(rows):
             values -= self.nuisance.N[rows[piece]] @ effects
             out[piece] = values @ V
-        out.flush()
 
     def _row_blocks(self, rows: np.ndarray):
         """Shifted float64 blocks of rows, in a workspace that is reused."""
@@ -374,7 +373,6 @@ class FactorMaker:
             out = create_array(folder / "operator.npy", (len(basis) * m, n), np.float32)
             for i, member in enumerate(basis):
                 blas.gemm(factors.heldout * member, factors.basis.T, out[i * m : (i + 1) * m])
-            out.flush()
 
         return self.store.fetch(f"operator-{name}", build)["operator"]
 
@@ -418,7 +416,6 @@ class FactorMaker:
                 outer -= self.nuisance.N[fold.test[rows]] @ row_effects
                 outer -= ((outer @ N) @ W) @ N.T
             P[rows] = outer @ U.T
-        P.flush()
 
     def _dual_grams(self, folds: Sequence[Fold]) -> list[DualGram]:
         if self.standardize:
@@ -461,7 +458,6 @@ def _save_matrix(path: Path, matrix: np.ndarray) -> None:
     for rows in spans(matrix.shape[0], _STEP):
         for columns in spans(matrix.shape[1], _STEP):
             out[rows, columns] = matrix[rows, columns]
-    out.flush()
 
 
 def _primal_kind(request: Request) -> str:

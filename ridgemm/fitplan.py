@@ -16,7 +16,7 @@ from numbers import Real
 
 import psutil
 
-from ridgemm.crossvalidation import MOMENT_STEP, ROW_STEP
+from ridgemm.crossvalidation import MOMENT_STEP, ROW_STEP, moment_bytes
 from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.factors import CONCURRENT
 from ridgemm.lapack import LARGEST_ORDER, LARGEST_RANK, stack_rows
@@ -372,7 +372,7 @@ def _task_bytes(plan: Plan) -> int:
         shared += 4 * ((problem.n_atoms + 1) * p * b + plan.row_step * p)
     if family != "primal" or method in ("products", "loo"):
         shared += 4 * n * b
-    strip = 3 * k + 8 * r
+    strip = 3 * k + moment_bytes(r) // 4
     if method == "statistics":
         strip += (1 + r) * k + min(MOMENT_STEP, k)
     elif method != "gcv":

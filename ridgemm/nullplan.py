@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ridgemm.crossvalidation import moment_bytes
 from ridgemm.engine import Settings
 from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.fitplan import (
@@ -348,7 +349,7 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
     shared += plan.batch * _order_bytes(problem, plan)
     if plan.family == "primal":
         shared += 4 * ((n_atoms + 1) * p * columns + plan.row_step * p)
-    strip = 2 * n + 3 * k + 8 * r + n_test
+    strip = 2 * n + 3 * k + moment_bytes(r) // 4 + n_test
     strip += max(
         {"statistics": r * k, "operators": r * n_test, "products": (1 + r) * n_test}[plan.method],
         (1 + r) * n_test if problem.heldout else 0,

@@ -138,7 +138,7 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
     steps = model.steps(X.shape[0], limit, 0, scored=True)
     shift = model.y_offset.astype(np.float32)
     y_reader = Reader(Y, shift)
-    one = np.ones((1, 1), dtype=np.float32)
+    one = np.zeros((1, 2), dtype=np.int64)
     with Crew(threads_per_worker(1)) as crew:
         scan(X, crew.team)
         scan(Y, crew.team)
@@ -147,9 +147,8 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
 
         def add(y: np.ndarray, first: int, slot: int, strip: slice, prediction: np.ndarray):
             here = y[:, strip.start - first : strip.stop - first]
-            lines = crew.slots[slot].array("lines", (2, width(strip)))
             column_moments(here, y_sums[0, strip], y_sums[1, strip])
-            product_moments(prediction[None], one, here, lines, sums[:, :, strip])
+            product_moments(prediction[None], here, one, sums[:, :, strip], sums[0, 1:2, strip])
 
         for rows, left in _left_blocks(model, X, crew, steps):
             for columns in spans(t, steps.targets):

@@ -21,10 +21,11 @@ from ridgemm.nuisance import Nuisance
 from ridgemm.products import multiply
 from ridgemm.scores import ROUNDED, variation
 from ridgemm.sources import Reader, Source
-from ridgemm.tiles import row_pieces, side_by_side, width
+from ridgemm.tiles import row_pieces, side_by_side, spans, width
 from ridgemm.workspace import Workspace
 
-_SIDE_BY_SIDE = 8  # strips
+_SIDE_BY_SIDE = 16  # strips
+_ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -171,10 +172,14 @@ class TargetTile:
                 self._add_rows(a, i > 0, rows, groups)
         if products:
             self.C_total = self.crew.shared.array("C total", self.C.shape[1:])
-            self.crew.team.run(self._add_atoms, strips)
+            # few rows at a time: their sum stays near the processor
+            self.crew.team.run(self._add_atoms, spans(len(self.C_total), _ROWS_AT_ONCE))
 
-    def _add_atoms(self, _: int, strip: slice) -> None:
-        np.sum(self.C[:, :, strip], axis=0, out=self.C_total[:, strip])
+    def _add_atoms(self, _: int, rows: slice) -> None:
+        total = self.C_total[rows]
+        total[...] = self.C[0, rows]
+        for C in self.C[1:]:
+            total += C[rows]
 
     def _add_rows(
         self, a: int, accumulate: bool, rows: slice | np.ndarray, groups: list[list[slice]]
@@ -340,15 +345,12 @@ class TargetTile:
         if len(chosen) == 1:
             return self.C[chosen[0]][:, strip]
         out = workspace.array("C", (self.C.shape[1], width(strip)))
-        if len(others) < len(chosen) - 1:
-            out[...] = self.C_total[:, strip]
-            for a in others:
-                out -= self.C[a][:, strip]
-            return out
-        np.add(self.C[chosen[0]][:, strip], self.C[chosen[1]][:, strip], out=out)
-        for a in chosen[2:]:
-            out += self.C[a][:, strip]
-        return out
+        by_rest = len(others) < len(chosen) - 1
+        total, rest = (self.C_total, others) if by_rest else (self.C[chosen[0]], chosen[1:])
+        total, add = total[:, strip], np.subtract if by_rest else np.add
+        for a in rest:
+            total = add(total, self.C[a][:, strip], out=out)
+        return total
 
     def project_all(self, fold: FoldView, strip: slice, workspace: Workspace) -> np.ndarray:
         """Z of a fold's training rows, from whatever the tile holds."""

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ridgemm import blas, kernels
+from ridgemm.shrinkage import square_weights
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def frozen(A, dtype=np.float32):
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, np.float32, np.float64])
-@pytest.mark.parametrize("n_rows", [1, 7])
+@pytest.mark.parametrize("n_rows", [1, 7, 19])
 def test_column_moments(rng, dtype, n_rows):
     block = frozen(100 * rng.random((n_rows, 5)), dtype)
     sums, squares = np.ones(5), np.full(5, 2.0)
@@ -69,17 +70,17 @@ def test_count_null():
 def test_gather_rows(rng, dtype, order):
     source = np.asarray(50 * rng.standard_normal((9, 4)), dtype=dtype, order=order)
     source.flags.writeable = False
-    rows = frozen([0, 3, 8], np.intp)
+    rows = frozen([0, 3, 8, 2, 7, 3], np.intp)
     offset = frozen(rng.standard_normal(4))
-    out = np.empty((3, 4), np.float32)
+    out = np.empty((6, 4), np.float32)
     kernels.gather_rows(source, rows, offset, out)
     assert_allclose(out, source[rows] - offset.astype(np.float64), rtol=1e-6, atol=1e-5)
 
 
 def test_gather_signed_rows(rng):
     source, offset = frozen(rng.standard_normal((9, 4))), frozen(rng.standard_normal(4))
-    rows, signs = frozen([8, 0, 3], np.intp), frozen([-1, 1, -1])
-    out = np.empty((3, 4), np.float32)
+    rows, signs = frozen([8, 0, 3, 5, 1], np.intp), frozen([-1, 1, -1, 1, -1])
+    out = np.empty((5, 4), np.float32)
     kernels.gather_signed_rows(source, rows, signs, offset, out)
     expected = signs[:, None] * source[rows].astype(np.float64) - offset
     assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
@@ -97,7 +98,7 @@ def test_gather_square(rng):
 # -- scores ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[(1, 3, 4), (6, 3, 4), (6, 4, 1), (6, 9, 5)], ids=str)
+@pytest.fixture(params=[(1, 3, 4), (6, 3, 4), (13, 4, 1), (16, 9, 5)], ids=str)
 def blend(request, rng):
     """Basis predictions (q, rows, strip), the mix of the alphas, and what they make in float64."""
     n_rows, q, n_alphas = request.param
@@ -109,19 +110,25 @@ def blend(request, rng):
 def test_product_moments(rng, blend):
     F, mix, predictions = blend
     Y = frozen(rng.standard_normal(F.shape[1:]))
-    sums = np.ones((len(mix), 3, 5))
-    kernels.product_moments(F, mix, Y, np.empty((2, 5), np.float32), sums)
-    expected = [predictions.sum(1), (predictions**2).sum(1), (predictions * Y).sum(1)]
-    assert_allclose(sums, 1 + np.stack(expected, axis=1), rtol=1e-5, atol=1e-5)
+    pairs, weights = square_weights(mix)
+    sums, squares = np.zeros((len(F), 3, 5)), np.zeros((len(pairs), 5))
+    kernels.product_moments(F, Y, frozen(pairs, np.int64), sums, squares)
+    close = dict(rtol=1e-5, atol=1e-5)
+    assert_allclose(mix @ sums[:, 0], predictions.sum(axis=1), **close)
+    assert_allclose(mix @ sums[:, 2], (predictions * Y).sum(axis=1), **close)
+    assert_allclose(weights @ squares, (predictions**2).sum(axis=1), **close)
+    assert_array_equal(sums[:, 1], 0)
+    kernels.product_moments(F, Y, pairs, sums, squares)
+    assert_allclose(weights @ squares, 2 * (predictions**2).sum(axis=1), **close)
 
 
 def test_square_moments(blend):
     F, mix, predictions = blend
-    sums = np.ones((len(mix), 3, 5))
+    pairs, weights = square_weights(mix)
+    squares = np.zeros((len(pairs), 5))
     side_by_side = frozen(np.stack(list(F), axis=1))
-    kernels.square_moments(side_by_side, mix, np.empty((2, 5), np.float32), sums)
-    assert_allclose(sums[:, 1], 1 + (predictions**2).sum(axis=1), rtol=1e-5)
-    assert_array_equal(sums[:, [0, 2]], 1)
+    kernels.square_moments(side_by_side, pairs, squares)
+    assert_allclose(weights @ squares, (predictions**2).sum(axis=1), rtol=1e-5)
 
 
 def test_loo_moments(rng, blend):
@@ -152,13 +159,16 @@ def test_scores_add_up_in_float64():
     # 100 000 rows of a constant: a float32 sum would be off in its third digit
     n = 100_000
     F, Y = frozen(np.full((1, n, 1), 0.1)), frozen(np.full((n, 1), 1000.1))
-    sums = np.zeros((1, 3, 1))
-    kernels.product_moments(F, frozen([[1.0]]), Y, np.empty((2, 1), np.float32), sums)
+    pairs, sums, squares = np.zeros((1, 2), np.int64), np.zeros((1, 3, 1)), np.zeros((1, 1))
+    kernels.product_moments(F, Y, pairs, sums, squares)
     value, target = np.float64(F[0, 0, 0]), np.float64(Y[0, 0])
-    assert_allclose(sums.ravel(), n * np.array([value, value**2, value * target]), rtol=1e-9)
-    sums[...] = 0
-    kernels.square_moments(F.reshape(n, 1, 1), frozen([[1.0]]), np.empty((2, 1), np.float32), sums)
-    assert_allclose(sums[0, 1], n * value**2, rtol=1e-9)
+    # that of eight rows is off by their rounding, which does not grow
+    close = dict(rtol=2 * np.finfo(np.float32).eps)
+    assert_allclose(sums.ravel(), n * np.array([value, 0, value * target]), **close)
+    assert_allclose(squares, n * value**2, **close)
+    squares[...] = 0
+    kernels.square_moments(F.reshape(n, 1, 1), pairs, squares)
+    assert_allclose(squares, n * value**2, **close)
 
 
 # -- choice and shrinkage -------------------------------------------------------------------

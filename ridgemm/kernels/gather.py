@@ -7,18 +7,38 @@ from ridgemm.kernels._jit import jit
 
 @jit
 def gather_rows(source, rows, offset, out):
-    """``out[i, j] = source[rows[i], j] - offset[j]``."""
-    for i in range(rows.shape[0]):
-        row = rows[i]
+    """``out[i, j] = source[rows[i], j] - offset[j]``.
+
+    Four rows at once: each is somewhere else, and the processor waits for all of them together.
+    """
+    whole = rows.shape[0] // 4 * 4
+    for i in range(0, whole, 4):
+        row0, row1, row2, row3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
         for j in range(out.shape[1]):
             # in float64 whatever the source: rounded once, to the dtype of out
+            out[i, j] = np.float64(source[row0, j]) - offset[j]
+            out[i + 1, j] = np.float64(source[row1, j]) - offset[j]
+            out[i + 2, j] = np.float64(source[row2, j]) - offset[j]
+            out[i + 3, j] = np.float64(source[row3, j]) - offset[j]
+    for i in range(whole, rows.shape[0]):
+        row = rows[i]
+        for j in range(out.shape[1]):
             out[i, j] = np.float64(source[row, j]) - offset[j]
 
 
 @jit
 def gather_signed_rows(source, rows, signs, offset, out):
-    """``out[i, j] = signs[i] * source[rows[i], j] - offset[j]``."""
-    for i in range(rows.shape[0]):
+    """``out[i, j] = signs[i] * source[rows[i], j] - offset[j]``, four rows at once."""
+    whole = rows.shape[0] // 4 * 4
+    for i in range(0, whole, 4):
+        row0, row1, row2, row3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
+        sign0, sign1, sign2, sign3 = signs[i], signs[i + 1], signs[i + 2], signs[i + 3]
+        for j in range(out.shape[1]):
+            out[i, j] = sign0 * source[row0, j] - offset[j]
+            out[i + 1, j] = sign1 * source[row1, j] - offset[j]
+            out[i + 2, j] = sign2 * source[row2, j] - offset[j]
+            out[i + 3, j] = sign3 * source[row3, j] - offset[j]
+    for i in range(whole, rows.shape[0]):
         row, sign = rows[i], signs[i]
         for j in range(out.shape[1]):
             out[i, j] = sign * source[row, j] - offset[j]

@@ -1,9 +1,16 @@
-"""Moments of the predictions of all alphas in one read of a strip.
+r"""Moments of the predictions of all alphas in one read of a strip.
 
 ``F[l]`` are the predictions of the members of a shrinkage basis and ``mix[a, l]`` the weights
 that make the prediction of alpha ``a`` of them (see `ridgemm.shrinkage`), so that no
-prediction of an alpha is ever stored. ``lines`` are two float32 scratch rows, one strip wide.
-Sums are float64, because a score is a small difference of them.
+prediction of an alpha is ever stored. Moments are sums of those of the members, and
+
+.. math:: (\sum_l m_{al} f_l)^2 = \sum_{k \le l} c_{akl} f_k f_l
+
+so that neither is any prediction of an alpha made: a few products of members serve them all. LOO,
+where every alpha weighs a row in its own way, makes them row by row.
+
+Rows are added up eight (four) at a time in float32, with an error that does not grow with their
+number; the totals are float64, because a score is a small difference of them.
 """
 
 import numpy as np
@@ -38,36 +45,75 @@ def _blend(F, weights, other, i, lines):
 
 
 @jit
-def product_moments(F, mix, Y, lines, sums):
-    """Add sum yhat, sum yhat^2 and sum yhat*y over the rows to ``sums[a, 0:3, j]``."""
-    last = mix.shape[0] - 1
-    for i in range(F.shape[1]):
-        for pair in range(0, last + 1, 2):
-            _blend(F, mix[pair], mix[min(pair + 1, last)], i, lines)
-            for a in range(pair, min(pair + 2, last + 1)):
-                for j in range(F.shape[2]):
-                    value = np.float64(lines[a - pair, j])
-                    sums[a, 0, j] += value
-                    sums[a, 1, j] += value * value
-                    sums[a, 2, j] += value * Y[i, j]
+def _eight_products(F, one, two, i, j):
+    """Sum over eight rows from i on of the products of two members, in float32."""
+    low = (F[one, i, j] * F[two, i, j] + F[one, i + 1, j] * F[two, i + 1, j]) + (
+        F[one, i + 2, j] * F[two, i + 2, j] + F[one, i + 3, j] * F[two, i + 3, j]
+    )
+    high = (F[one, i + 4, j] * F[two, i + 4, j] + F[one, i + 5, j] * F[two, i + 5, j]) + (
+        F[one, i + 6, j] * F[two, i + 6, j] + F[one, i + 7, j] * F[two, i + 7, j]
+    )
+    return low + high
 
 
 @jit
-def square_moments(F, mix, lines, sums):
-    """Add ``||sum_l mix[a, l] F[:, l, j]||^2`` to ``sums[a, 1, j]``: yhat^2 by ``||L D||^2``.
+def product_moments(F, Y, pairs, sums, squares):
+    """Add the moments of the members that make those of all alphas.
 
-    F has its members side by side in every row, as one product makes them.
+    ``sums[l, 0]`` gets ``sum_i F[l, i]``, ``sums[l, 2]`` the same of ``F[l, i] * Y[i]``, and
+    ``squares[k]`` that of the products of the two members of ``pairs[k]``.
     """
-    last = mix.shape[0] - 1
-    n_rows, n_members, width = F.shape
-    for i in range(n_rows):
-        row = F[i].reshape((n_members, 1, width))
-        for pair in range(0, last + 1, 2):
-            _blend(row, mix[pair], mix[min(pair + 1, last)], 0, lines)
-            for a in range(pair, min(pair + 2, last + 1)):
-                for j in range(width):
-                    value = np.float64(lines[a - pair, j])
-                    sums[a, 1, j] += value * value
+    whole = F.shape[1] // 8 * 8
+    for i in range(0, whole, 8):
+        # a loop for each total: together they are too many arrays for LLVM to vectorise
+        for member in range(F.shape[0]):
+            for j in range(F.shape[2]):
+                low = (F[member, i, j] + F[member, i + 1, j]) + (
+                    F[member, i + 2, j] + F[member, i + 3, j]
+                )
+                high = (F[member, i + 4, j] + F[member, i + 5, j]) + (
+                    F[member, i + 6, j] + F[member, i + 7, j]
+                )
+                sums[member, 0, j] += low + high
+            for j in range(F.shape[2]):
+                low = (F[member, i, j] * Y[i, j] + F[member, i + 1, j] * Y[i + 1, j]) + (
+                    F[member, i + 2, j] * Y[i + 2, j] + F[member, i + 3, j] * Y[i + 3, j]
+                )
+                high = (F[member, i + 4, j] * Y[i + 4, j] + F[member, i + 5, j] * Y[i + 5, j]) + (
+                    F[member, i + 6, j] * Y[i + 6, j] + F[member, i + 7, j] * Y[i + 7, j]
+                )
+                sums[member, 2, j] += low + high
+        for pair in range(pairs.shape[0]):
+            one, two = pairs[pair, 0], pairs[pair, 1]
+            for j in range(F.shape[2]):
+                squares[pair, j] += _eight_products(F, one, two, i, j)
+    for i in range(whole, F.shape[1]):
+        for member in range(F.shape[0]):
+            for j in range(F.shape[2]):
+                sums[member, 0, j] += F[member, i, j]
+                sums[member, 2, j] += F[member, i, j] * Y[i, j]
+        for pair in range(pairs.shape[0]):
+            one, two = pairs[pair, 0], pairs[pair, 1]
+            for j in range(F.shape[2]):
+                squares[pair, j] += F[one, i, j] * F[two, i, j]
+
+
+@jit
+def square_moments(F, pairs, squares):
+    """Add the sums of products alone, of members that lie side by side: ``F[i, l]``."""
+    whole = F.shape[0] // 4 * 4
+    for i in range(0, whole, 4):
+        for pair in range(pairs.shape[0]):
+            one, two = pairs[pair, 0], pairs[pair, 1]
+            for j in range(F.shape[2]):
+                squares[pair, j] += (
+                    F[i, one, j] * F[i, two, j] + F[i + 1, one, j] * F[i + 1, two, j]
+                ) + (F[i + 2, one, j] * F[i + 2, two, j] + F[i + 3, one, j] * F[i + 3, two, j])
+    for i in range(whole, F.shape[0]):
+        for pair in range(pairs.shape[0]):
+            one, two = pairs[pair, 0], pairs[pair, 1]
+            for j in range(F.shape[2]):
+                squares[pair, j] += F[i, one, j] * F[i, two, j]
 
 
 @jit
