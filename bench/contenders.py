@@ -7,6 +7,7 @@ Libraries are imported in `__init__`, so that naming a contender imports nothing
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import time
@@ -214,7 +215,8 @@ class Brain:
         self.took, start = dict(model.took_), time.perf_counter()
         self.scores = model.best_score_
         if self.test:
-            self.scores = model.set_params(scoring="correlation").score(X[1], Y[1])
+            # of a copy: the fit after this one, the warm-up, has its own scoring
+            self.scores = copy.copy(model).set_params(scoring="correlation").score(X[1], Y[1])
             self.took["score"] = time.perf_counter() - start
         start = time.perf_counter()
         if self.coef:

@@ -196,3 +196,31 @@ def fold_group(folds: Sequence[Fold], n_samples: int) -> FoldGroup:
         in_train=signature[0::2],
         in_test=signature[1::2],
     )
+
+
+def refine(
+    groups: Sequence[FoldGroup], n_samples: int
+) -> tuple[tuple[np.ndarray, ...], list[tuple[np.ndarray, ...]]]:
+    """Sets of rows that the atoms of several groups are made of.
+
+    Returns
+    -------
+    pieces : tuple of int arrays
+        Disjoint sorted row numbers.
+    parts : list of tuple of int arrays
+        For each group the pieces of each of its atoms.
+
+    Examples
+    --------
+    >>> halves, thirds = (group_folds(make_folds(k, 6), 6)[0] for k in (2, 3))
+    >>> pieces, parts = refine([halves, thirds], 6)
+    >>> [piece.tolist() for piece in pieces]
+    [[0, 1], [2], [3], [4, 5]]
+    >>> [[part.tolist() for part in group] for group in parts]
+    [[[0, 1], [2, 3]], [[0], [1, 2], [3]]]
+    """
+    pieces = fold_group([fold for group in groups for fold in group.folds], n_samples).atoms
+    label = np.empty(n_samples, np.intp)
+    for i, piece in enumerate(pieces):
+        label[piece] = i
+    return pieces, [tuple(np.unique(label[atom]) for atom in group.atoms) for group in groups]

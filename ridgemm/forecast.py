@@ -240,6 +240,7 @@ def forecast_null(
     levels = inner, [split.outer for split in problem.splits]
     n_atoms = max(len(split.group.atoms) for split in problem.splits)
     passes = len(problem.splits) if plan.family == "primal" else 1
+    observed = 1 if plan.shared_pass else passes
     work = factor_work(
         plan.family,
         X.shape,
@@ -257,7 +258,7 @@ def forecast_null(
     stages = (
         _reading("scan", 2 * (_n_bytes(X) + _n_bytes(Y)), rates),
         work.stage(passes * _n_bytes(X), rates),
-        _targets("observed", plan.flops, passes * _n_bytes(X) + _n_bytes(Y), rates),
+        _targets("observed", plan.flops, observed * _n_bytes(X) + _n_bytes(Y), rates),
         _null_stage(problem, plan, m * each, len(folds), -(-m // plan.batch) * _n_bytes(Y), rates),
     )
     return Forecast(

@@ -15,6 +15,8 @@ from ridgemm.factors import FactorMaker, Request
 from ridgemm.folds import Fold, FoldGroup, fold_group, make_folds
 from ridgemm.projections import FoldView, make_views
 
+_FLOPS_OF_AN_ADDITION = 200
+
 
 @dataclass(frozen=True)
 class NestedSplit:
@@ -36,13 +38,17 @@ class NestedSplit:
 
 @dataclass(frozen=True)
 class NestedFold:
-    """The candidates of a `NestedSplit`."""
+    """The candidates of a `NestedSplit`.
+
+    `parts` are the pieces of each atom where all splits share one pass over the samples.
+    """
 
     atoms: tuple[np.ndarray, ...]
     inner: tuple[Candidates, ...]
     inner_method: str
     outer: Candidates
     outer_method: str
+    parts: tuple[np.ndarray, ...] = ()
 
 
 def nested_splits(
@@ -85,12 +91,19 @@ def nested_splits(
 
 
 def target_flops(
-    splits: Sequence[NestedSplit], family: str, method: str, n: int, p: int, r: int
+    splits: Sequence[NestedSplit],
+    family: str,
+    method: str,
+    n: int,
+    p: int,
+    r: int,
+    shared_pass: bool = False,
 ) -> float:
     """Flops of one target in one permutation of the whole nested procedure."""
     flops = 0.0
+    if family == "primal":
+        flops += 2 * n * p * (1 if shared_pass else len(splits))
     for split in splits:
-        flops += 2 * n * p if family == "primal" else 0
         for fold in (*split.inner, split.outer):
             m, n_test = len(fold.train), len(fold.test)
             if method == "operators":
@@ -103,6 +116,25 @@ def target_flops(
                 k = m if family == "dual" else p
                 flops += 2 * m * k + 2 * r * n_test * k
     return flops
+
+
+def one_pass_pays(
+    splits: Sequence[NestedSplit],
+    parts: Sequence[Sequence[np.ndarray]],
+    shape: tuple[int, int],
+    limit: int,
+) -> bool:
+    """Whether one pass over the samples for all splits costs less than a pass for each.
+
+    It makes cross-products of pieces (`ridgemm.folds.refine`), which every split adds up: that
+    moves memory, an addition taking as long as many flops. And every pass needs all factors, so
+    that these have to stay in the memory of the system.
+    """
+    n, p = shape
+    added = sum(len(part) for split in parts for part in split if len(part) > 1)
+    n_folds = sum(len(split.group.folds) for split in splits)
+    pays = _FLOPS_OF_AN_ADDITION * added < 2 * n * (len(splits) - 1)
+    return pays and 8 * n_folds * p**2 <= limit
 
 
 def make_nested(

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from ridgemm.crossvalidation import moment_bytes
 from ridgemm.engine import Settings
@@ -19,8 +22,9 @@ from ridgemm.fitplan import (
     overhead,
     row_step,
 )
+from ridgemm.folds import refine
 from ridgemm.mapreduce import threads_per_worker
-from ridgemm.nested import NestedSplit, target_flops
+from ridgemm.nested import NestedSplit, one_pass_pays, target_flops
 from ridgemm.products import gram_block, workspace_bytes
 from ridgemm.routes import PRIMAL_RESOLUTION
 
@@ -60,6 +64,8 @@ class NullPlan:
     row_step, block : int
     factors_in_files : bool
         As in `ridgemm.fitplan.Plan`.
+    shared_pass : bool
+        One pass over the samples serves all outer folds.
     flops : float
         Of one permutation of all targets.
     peak_bytes : int
@@ -78,6 +84,8 @@ class NullPlan:
     factors_in_files: bool
     flops: float
     peak_bytes: int
+    # runs that were begun without it go on without it
+    shared_pass: bool = False
 
     @property
     def route(self) -> str:
@@ -120,6 +128,11 @@ class NullProblem:
         """One alpha for all targets, chosen again in every permutation."""
         return not self.settings.per_target and not self.heldout
 
+    @cached_property
+    def refined(self) -> tuple[tuple[np.ndarray, ...], list[tuple[np.ndarray, ...]]]:
+        """Pieces of the atoms of all splits, as `ridgemm.folds.refine` gives them."""
+        return refine([split.group for split in self.splits], self.n)
+
 
 def plan_null(problem: NullProblem) -> NullPlan:
     """The cheapest route that fits the memory limit.
@@ -134,9 +147,15 @@ def plan_null(problem: NullProblem) -> NullPlan:
     settings = problem.settings
     smallest = []
     for family, method in _allowed(problem):
-        plan = _fit_tiles(problem, family, method)
-        if plan.peak_bytes <= settings.memory_limit:
-            return plan
+        shared = family == "primal" and not problem.heldout
+        shape = problem.n, problem.p
+        shared = shared and one_pass_pays(
+            problem.splits, problem.refined[1], shape, settings.memory_limit
+        )
+        for shared_pass in (True, False) if shared else (False,):
+            plan = _fit_tiles(problem, family, method, shared_pass)
+            if plan.peak_bytes <= settings.memory_limit:
+                return plan
         smallest.append(plan)
     best = min(smallest, key=lambda plan: plan.peak_bytes)
     raise MemoryLimitError(
@@ -175,7 +194,7 @@ def _allowed(problem: NullProblem) -> list[tuple[str, str]]:
     return sorted(found, key=lambda way: target_flops(problem.splits, *way, n, p, r))
 
 
-def _fit_tiles(problem: NullProblem, family: str, method: str) -> NullPlan:
+def _fit_tiles(problem: NullProblem, family: str, method: str, shared_pass: bool) -> NullPlan:
     settings, n, p, t = problem.settings, problem.n, problem.p, problem.t
     other = n if family == "dual" else p
     trace = (
@@ -187,7 +206,8 @@ def _fit_tiles(problem: NullProblem, family: str, method: str) -> NullPlan:
         # what stays in place is not permuted with Y Y'
         and problem.shown
     )
-    flops = target_flops(problem.splits, family, method, n, p, len(settings.alphas))
+    r = len(settings.alphas)
+    flops = target_flops(problem.splits, family, method, n, p, r, shared_pass)
     plan = NullPlan(
         family,
         method,
@@ -201,6 +221,7 @@ def _fit_tiles(problem: NullProblem, family: str, method: str) -> NullPlan:
         factors_in_files=False,
         flops=flops * t,
         peak_bytes=0,
+        shared_pass=shared_pass,
     )
     least = None
     while True:
@@ -344,6 +365,9 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
     columns = plan.tile * plan.at_once
     k = n if plan.family == "dual" else p
     n_atoms = max(len(split.group.atoms) for split in problem.splits)
+    if plan.shared_pass:
+        # the pieces, the atoms of a fold that they make, and their sum
+        n_atoms += 1 + len(problem.refined[0])
     shared = 4 * n * plan.tile + columns * (16 * n_atoms + 8 * (r + 4)) + 20 * n * plan.at_once
     shared += 32 * max(plan.tile, plan.batch) + 16 * plan.at_once * plan.tile
     shared += plan.batch * _order_bytes(problem, plan)

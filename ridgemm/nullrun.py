@@ -16,7 +16,7 @@ from ridgemm.clock import Clock
 from ridgemm.engine import Settings
 from ridgemm.errors import InputError, StorageError, one_line
 from ridgemm.factors import FactorMaker
-from ridgemm.folds import Fold
+from ridgemm.folds import Fold, refine
 from ridgemm.forecast import Forecast, forecast_null
 from ridgemm.journal import Journal
 from ridgemm.mapreduce import Crew, threads_per_worker
@@ -313,14 +313,21 @@ class NullRun:
         settings = self.settings
         exact = not settings.per_target and not self.heldout
         outer_method = "products" if self.heldout else plan.method
+        folds = make_nested(
+            settings, self.splits, plan.family, plan.method, maker, exact, outer_method
+        )
+        shared_atoms: tuple[np.ndarray, ...] = ()
+        if plan.shared_pass:
+            shared_atoms, unions = refine([split.group for split in self.splits], self.n)
+            pairs = zip(folds, unions, strict=True)
+            folds = tuple(replace(fold, parts=union) for fold, union in pairs)
         return NullJob(
             data=data,
             strip=plan.strip,
             at_once=plan.at_once,
-            folds=make_nested(
-                settings, self.splits, plan.family, plan.method, maker, exact, outer_method
-            ),
+            folds=folds,
             products=plan.family == "primal",
+            shared_atoms=shared_atoms,
             scoring=settings.scoring,
             alphas=settings.alphas,
             schemes=self.schemes,

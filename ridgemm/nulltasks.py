@@ -5,7 +5,8 @@ changes nothing gives the same bits and counts as a tie. A task publishes one pa
 
 Outer folds are the outer loop: all permutations of a task pass through the factors of one fold
 before the next fold's are touched, so that a worker reads each of them once for a task, however
-little of them its memory or its file system holds.
+little of them its memory or its file system holds. Where all folds share one pass over the samples
+(`ridgemm.nested.one_pass_pays`), permutations are the outer loop.
 """
 
 import contextlib
@@ -51,6 +52,8 @@ class NullJob:
     folds : tuple of NestedFold
     products : bool
         Cross-products with X are made (primal routes).
+    shared_atoms : tuple of int arrays
+        Pieces of the atoms of all folds, where one pass serves them all; otherwise empty.
     scoring : str
     alphas : (n_alphas,) float64
     schemes : tuple of (PermutationScheme, rows)
@@ -79,6 +82,7 @@ class NullJob:
     at_once: int
     folds: tuple[NestedFold, ...]
     products: bool
+    shared_atoms: tuple[np.ndarray, ...]
     scoring: str
     alphas: np.ndarray
     schemes: tuple[tuple[PermutationScheme, np.ndarray], ...]
@@ -219,11 +223,11 @@ def choice_task(job: NullJob, crew: Crew, task: Task) -> None:
     tile = TargetTile(job.data, columns, crew, resident=True)
     part = np.zeros((stop - start, len(job.folds), len(job.alphas)))
     pieces = list(blocks(job, start, stop))
-    for (k, fold), block in product(enumerate(job.folds), pieces):
-        strips = _load(job, tile, fold, block)
+    for k, b, loaded, strips in _visits(job, tile, pieces):
+        fold, block = job.folds[k], pieces[b]
         inner = crew.shared.array("inner", (len(job.alphas), tile.size), np.float64)
 
-        def choose(slot: int, strip: slice, fold=fold, inner=inner, tile=tile) -> None:
+        def choose(slot: int, strip: slice, fold=fold, inner=inner, tile=loaded) -> None:
             inner[:, strip] = _inner_scores(job, tile, fold, strip, crew, slot)
 
         crew.team.run(choose, strips)
@@ -289,11 +293,25 @@ def _scores_of(job: NullJob, columns: slice) -> Callable[..., np.ndarray]:
     return partial(_heldout_scores, predictions=predictions)
 
 
-def _load(job: NullJob, tile: TargetTile, fold: NestedFold, block: Block) -> list[slice]:
-    """Make the columns of a tile those of a block, with the sums of a fold; its strips."""
+def _visits(
+    job: NullJob, tile: TargetTile, pieces: Sequence[Block]
+) -> Iterator[tuple[int, int, TargetTile, list[slice]]]:
+    """Every fold and block once: their numbers, the tile with their sums, and its strips."""
+    if not job.shared_atoms:
+        for (k, fold), (b, block) in product(enumerate(job.folds), enumerate(pieces)):
+            yield k, b, tile, _load(job, tile, fold.atoms, block)
+        return
+    for b, block in enumerate(pieces):
+        strips = _load(job, tile, job.shared_atoms, block)
+        for k, fold in enumerate(job.folds):
+            yield k, b, tile.joined(fold.parts), strips
+
+
+def _load(job: NullJob, tile: TargetTile, atoms: Sequence[np.ndarray], block: Block) -> list[slice]:
+    """Make the columns of a tile those of a block, with the sums of some atoms; its strips."""
     tile.permute(block.orders)
     strips = spans(tile.size, job.strip)
-    tile.load_atoms(fold.atoms, strips, job.products)
+    tile.load_atoms(atoms, strips, job.products)
     return strips
 
 
@@ -303,10 +321,12 @@ def _refit_scores(
     """Mean outer score of the whole nested procedure, (n_blocks, at_once, n_targets) float64."""
     scores = crew.shared.zeros("scores", (len(pieces), job.at_once, tile.n_targets))
     totals = scores.reshape(len(pieces), -1)
-    for (k, fold), (b, block) in product(enumerate(job.folds), enumerate(pieces)):
-        strips, total, first = _load(job, tile, fold, block), totals[b], block.numbers[0]
+    for k, b, loaded, strips in _visits(job, tile, pieces):
+        fold, total, first = job.folds[k], totals[b], pieces[b].numbers[0]
 
-        def add(slot: int, strip: slice, k=k, fold=fold, total=total, first=first) -> None:
+        def add(
+            slot: int, strip: slice, k=k, fold=fold, total=total, first=first, tile=loaded
+        ) -> None:
             workspace, scorer = crew.slots[slot], SCORERS[fold.outer_method]
             if job.choices is not None:
                 # one permutation at a time: its alpha is that of the whole strip

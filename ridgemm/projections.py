@@ -4,6 +4,7 @@ Everything here is float32 products into workspaces. Phases that read are shared
 phases that multiply by strips of targets; a strip is the work of one thread.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -132,7 +133,7 @@ class TargetTile:
         self._y = Reader(data.Y, data.y_shift)
         self._all_x = slice(0, data.X.shape[1])
         self.targets = np.arange(columns.start, columns.stop)
-        self._orders: list[Order] = []
+        self.orders: list[Order] = []
         self.products = False
         self.Y: np.ndarray | None = None
         if resident:
@@ -150,7 +151,7 @@ class TargetTile:
 
     def permute(self, orders: list[Order]) -> None:
         """Let the columns be those of the targets in each of `orders`; none is the observed."""
-        self._orders = orders
+        self.orders = orders
         self.size = max(1, len(orders)) * self.n_targets
 
     def load_atoms(self, atoms: Sequence[np.ndarray], strips: list[slice], products: bool) -> None:
@@ -162,7 +163,7 @@ class TargetTile:
         self.squares = self.crew.shared.zeros("squares", (len(atoms), self.size))
         if products:
             p = self.data.X.shape[1]
-            self.C = self.crew.shared.array("C", (len(atoms), p, self.size))
+            self.C = list(self.crew.shared.array("C", (len(atoms), p, self.size)))
         # rows that pass through are multiplied where they lie: in few wide products, each of which
         # puts the rows of X in order for itself; a gathered strip is a product of its own
         most = _SIDE_BY_SIDE if self.Y is None else 1
@@ -171,15 +172,46 @@ class TargetTile:
             for i, rows in enumerate(row_pieces(atom, self.data.row_step)):
                 self._add_rows(a, i > 0, rows, groups)
         if products:
-            self.C_total = self.crew.shared.array("C total", self.C.shape[1:])
-            # few rows at a time: their sum stays near the processor
-            self.crew.team.run(self._add_atoms, spans(len(self.C_total), _ROWS_AT_ONCE))
+            self.C_total = self.crew.shared.array("C total", self.C[0].shape)
+            self._add_up(self.C, self.C_total)
 
-    def _add_atoms(self, _: int, rows: slice) -> None:
-        total = self.C_total[rows]
-        total[...] = self.C[0, rows]
-        for C in self.C[1:]:
-            total += C[rows]
+    def joined(self, parts: Sequence[np.ndarray]) -> "TargetTile":
+        """The same targets and orders, in atoms that are unions of those that are loaded.
+
+        Good until the next call; what is loaded stays.
+
+        Parameters
+        ----------
+        parts : sequence of int arrays
+            The loaded atoms of each union.
+        """
+        tile = copy.copy(self)
+        tile.grams, tile.sums, tile.squares = (
+            np.stack([moments[part].sum(axis=0) for part in parts])
+            for moments in (self.grams, self.sums, self.squares)
+        )
+        if not self.products:
+            return tile
+        n_unions = sum(len(part) > 1 for part in parts)
+        shape = (n_unions, *self.C_total.shape)
+        unions = iter(self.crew.shared.array("joined C", shape))
+        tile.C = [next(unions) if len(part) > 1 else self.C[part[0]] for part in parts]
+        for part, C in zip(parts, tile.C, strict=True):
+            if len(part) > 1:
+                self._add_up([self.C[i] for i in part], C)
+        if sum(map(len, parts)) < len(self.C):
+            tile.C_total = self.crew.shared.array("joined total", self.C_total.shape)
+            self._add_up(tile.C, tile.C_total)
+        return tile
+
+    def _add_up(self, parts: Sequence[np.ndarray], out: np.ndarray) -> None:
+        def add(_: int, rows: slice) -> None:
+            # few rows at a time: their sum stays near the processor
+            out[rows] = parts[0][rows]
+            for part in parts[1:]:
+                out[rows] += part[rows]
+
+        self.crew.team.run(add, spans(len(out), _ROWS_AT_ONCE))
 
     def _add_rows(
         self, a: int, accumulate: bool, rows: slice | np.ndarray, groups: list[list[slice]]
@@ -283,7 +315,7 @@ class TargetTile:
         name: str,
     ) -> np.ndarray:
         """Rows of a resident tile about N times `effects`, in the order of each column."""
-        if not self._orders and isinstance(rows, slice) and not effects.any():
+        if not self.orders and isinstance(rows, slice) and not effects.any():
             return self.Y[rows, strip]
         nuisance = self.data.nuisance
         mean = effects[0] if nuisance.n_plain else np.zeros(width(strip))
@@ -304,7 +336,7 @@ class TargetTile:
         n_rows = width(rows) if isinstance(rows, slice) else len(rows)
         out = workspace.array(name, (n_rows, width(strip)))
         mean = mean.astype(np.float32)
-        if not self._orders:
+        if not self.orders:
             index = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
             gather_rows(self.Y[:, strip], index, mean, out)
             return out
@@ -322,7 +354,7 @@ class TargetTile:
         for i in range(strip.start // t, -(-strip.stop // t)):
             start, stop = max(strip.start, i * t), min(strip.stop, (i + 1) * t)
             yield (
-                self._orders[i],
+                self.orders[i],
                 slice(start - i * t, stop - i * t),
                 slice(start - strip.start, stop - strip.start),
             )
@@ -344,7 +376,7 @@ class TargetTile:
         chosen, others = np.flatnonzero(atoms), np.flatnonzero(~atoms)
         if len(chosen) == 1:
             return self.C[chosen[0]][:, strip]
-        out = workspace.array("C", (self.C.shape[1], width(strip)))
+        out = workspace.array("C", (len(self.C_total), width(strip)))
         by_rest = len(others) < len(chosen) - 1
         total, rest = (self.C_total, others) if by_rest else (self.C[chosen[0]], chosen[1:])
         total, add = total[:, strip], np.subtract if by_rest else np.add

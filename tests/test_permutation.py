@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import KFold, ShuffleSplit
+from sklearn.model_selection import KFold, LeaveOneGroupOut, ShuffleSplit
 
 from ridgemm import (
     InputError,
@@ -18,6 +18,8 @@ from ridgemm import (
     permutation_scheme,
     permutation_test,
 )
+from ridgemm.folds import make_folds, refine
+from ridgemm.nested import nested_splits, one_pass_pays
 from ridgemm.tails import besag_clifford_pvalues, besag_clifford_update, gpd_pvalues
 from tests import naive
 from tests.strategies import problems, scorings, seeds
@@ -114,9 +116,18 @@ def assert_between(p, bounds, m):
 
 
 def assert_as_reference(model, X, Y, **options):
-    """Scores, null, moments and p-values are those of the double loop; the result and it."""
+    """Scores, null, moments and p-values are those of the double loop; the result and it.
+
+    So are those of a tall refit whose outer folds share one pass over the samples.
+    """
     result = permutation_test(model, X, Y, keep_null=True, **options)
     observed, null = reference(model, X, Y, **options)
+    if options.get("null") != "heldout" and result.description["route"].startswith("primal"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nullplan, "one_pass_pays", lambda *_: True)
+            one_pass = permutation_test(model, X, Y, keep_null=True, **options)
+        assert np.all(np.abs(one_pass.null - null) <= 1e-4 * (1 + np.abs(null)))
+        assert np.all(np.abs(one_pass.scores - observed) <= 1e-4 * (1 + np.abs(observed)))
     m = len(null)
     assert result.n_permutations == m
     assert np.all(np.abs(result.scores - observed) <= 1e-4 * (1 + np.abs(observed)))
@@ -355,6 +366,7 @@ def test_a_task_stays_with_the_factors_of_a_fold(per_target, p, monkeypatch):
             return scorer(tile, candidates, *args)
 
         monkeypatch.setitem(nulltasks.SCORERS, name, recorded)
+    monkeypatch.setattr(nullplan, "one_pass_pays", lambda *_: False)
     monkeypatch.setattr(nullplan, "_AT_ONCE", 2)
     monkeypatch.setattr(nullplan, "_BATCHES", 4)
     model = RidgeCV(alphas=ALPHAS, cv=2, alpha_per_target=per_target, n_jobs=1)
@@ -365,6 +377,48 @@ def test_a_task_stays_with_the_factors_of_a_fold(per_target, p, monkeypatch):
     # the observed order and 4 tasks, each with 10 permutations in at least 5 products
     assert stays == 5 * len(PAIRS)
     assert len(visits) >= (1 + 4 * 5) * len(PAIRS)
+
+
+@pytest.mark.parametrize("one_pass", [False, True])
+@pytest.mark.parametrize("per_target", [True, False])
+def test_outer_folds_share_one_pass(one_pass, per_target, monkeypatch):
+    X, Y = problem(n=60, p=4)
+    monkeypatch.setattr(nullplan, "one_pass_pays", lambda *_: one_pass)
+    monkeypatch.setattr(nullplan, "_AT_ONCE", 2)
+    loaded = []
+    load_atoms = nulltasks.TargetTile.load_atoms
+
+    def recorded(tile, atoms, *args):
+        loaded.append(len(atoms))
+        load_atoms(tile, atoms, *args)
+
+    monkeypatch.setattr(nulltasks.TargetTile, "load_atoms", recorded)
+    model = RidgeCV(ALPHAS, cv=3, alpha_per_target=per_target, n_jobs=1)
+    result = permutation_test(model, X, Y, cv=3, n_permutations=20, random_state=0)
+    # the observed order and the products of the null; a shared alpha is chosen, then used
+    n_products = 1 + 20 / 2 if per_target else 2 * (1 + 20)
+    assert len(loaded) == n_products * (1 if one_pass else 3)
+    # an outer fold and the three inside the others; these cut the outer folds at 14, 27, 34 and 47
+    assert set(loaded) == ({7} if one_pass else {4})
+    assert result.description["route"].startswith("primal")
+
+
+def test_when_one_pass_pays():
+    X, n = np.zeros((4000, 20)), 4000
+    blocks, shuffled = KFold(4), KFold(4, shuffle=True, random_state=0)
+    runs = np.repeat(np.arange(8), n // 8)
+    for cv, groups, limit, pays in [
+        (blocks, None, 2**30, True),
+        (LeaveOneGroupOut(), runs, 2**30, True),
+        # hundreds of pieces
+        (shuffled, None, 2**30, False),
+        # factors that do not stay in memory
+        (blocks, None, 8 * 20 * 20**2 - 1, False),
+    ]:
+        inner = SimpleNamespace(kind="folds", cv=cv)
+        splits = nested_splits(inner, make_folds(cv, n, groups), groups, n)
+        _, parts = refine([split.group for split in splits], n)
+        assert one_pass_pays(splits, parts, X.shape, limit) == pays
 
 
 @pytest.mark.parametrize("missing", [False, True])
