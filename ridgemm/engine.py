@@ -14,7 +14,7 @@ from ridgemm.crossvalidation import generalised, held_out, left_out, weigh_sums
 from ridgemm.errors import InputError
 from ridgemm.factors import FactorMaker, Factors, Request
 from ridgemm.fitplan import Plan, make_plan, trace_tile
-from ridgemm.fitting import CandidateGroup, FitJob, Outputs, finish_tile, fit_tile
+from ridgemm.fitting import CandidateGroup, FitJob, Outputs, finish_tile, fit_tile, make_smoother
 from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
 from ridgemm.grams import above_mean
 from ridgemm.lapack import Matrices
@@ -270,6 +270,11 @@ def run_fit(
             groups=(CandidateGroup(candidate_groups[-1].atoms, ()),),
             known=float(settings.alphas[np.argmax(shared_mean)]),
         )
+    if plan.smoother_bytes:
+        with Crew(threads_per_worker(1)) as crew:
+            path = scratch / "smoother.npy"
+            smoother = make_smoother(full.factors, float(job.known), path, crew)
+        job = replace(job, smoother=smoother)
     # what a log is wanted of is worth a bar, too
     with progress(None if log.isEnabledFor(logging.INFO) else False, "targets", Y.shape[1]) as bar:
         map_tasks(
@@ -462,7 +467,7 @@ def _check_disk(plan: Plan, scratch: Path, cache: Path) -> None:
     factors = 4 * (sum(side * (side + test) for _, test in trains) + extra)
     check_space(cache, factors, "the cache of factors")
     grams = 8 * side**2 * (1 + (problem.n_atoms if plan.route.family == "primal" else 0))
-    grams += plan.matrix_bytes + plan.job_bytes
+    grams += plan.matrix_bytes + plan.job_bytes + plan.smoother_bytes
     in_file = plan.coef_in_file or plan.n_workers > 1
     check_space(scratch, grams + (plan.coef_bytes if in_file else 0), "the fit")
 

@@ -310,7 +310,7 @@ class Ridge(RidgeModel):
             alphas=alpha[:0],
             cv=None,
             scoring=self._scoring,
-            per_target=True,
+            per_target=np.ndim(self.alpha) > 0,
             fit_intercept=bool(self.fit_intercept),
             standardize=bool(self.standardize),
             solver=self.solver,

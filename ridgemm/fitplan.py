@@ -22,7 +22,7 @@ from ridgemm.factors import CONCURRENT
 from ridgemm.lapack import LARGEST_ORDER, LARGEST_RANK, stack_rows
 from ridgemm.predictplan import plan_steps
 from ridgemm.products import gram_block, workspace_bytes
-from ridgemm.routes import Problem, Route, allowed_routes
+from ridgemm.routes import Problem, Route, allowed_routes, takes_smoother
 
 # of a process: interpreter objects, compiled kernels, thread stacks, BLAS packing buffers
 OVERHEAD = 48 << 20
@@ -95,6 +95,12 @@ class Plan:
             return 0
         size = matrix_bytes(family, problem.n, problem.p, self.block)
         return max(size, 16 * problem.n**2 if self.route.method == "trace" else 0)
+
+    @property
+    def smoother_bytes(self) -> int:
+        """Of the scratch file with the matrix that makes all dual coefficients."""
+        made = takes_smoother(self.problem, self.route.family, self.route.method)
+        return 4 * self.problem.n**2 if made else 0
 
     @property
     def job_bytes(self) -> int:

@@ -5,16 +5,22 @@ targets that a shared alpha needs lies between `fit_tile` and `finish_tile`.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from ridgemm import blas
 from ridgemm.crossvalidation import SCORERS, Candidates
+from ridgemm.factors import Factors
 from ridgemm.kernels import first_best, shrink_targets
 from ridgemm.mapreduce import Crew
 from ridgemm.products import multiply
 from ridgemm.projections import Data, FoldView, TargetTile
-from ridgemm.tiles import TileGrid, width
+from ridgemm.store import create_array
+from ridgemm.tiles import TileGrid, spans, width
 from ridgemm.workspace import Workspace
+
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ class FitJob:
     root : (n_samples,) float64, optional
         Of a dual fit with sample weights: what makes the dual coefficients of scaled rows those of
         the rows themselves.
+    smoother : (n_train, n_train) float32, optional
+        Of a dual fit by one alpha that is known before: see `make_smoother`.
     """
 
     data: Data
@@ -95,6 +103,39 @@ class FitJob:
     drift: np.ndarray | None
     outputs: Outputs
     root: np.ndarray | None = None
+    smoother: np.ndarray | None = None
+
+
+def make_smoother(factors: Factors, alpha: float, path: Path, crew: Crew) -> np.ndarray:
+    r"""Dual coefficients of all targets by one product with y instead of two.
+
+    .. math:: A = U\,\mathrm{diag}\Big(\frac{1}{w + \alpha}\Big) U^T
+
+    Parameters
+    ----------
+    factors : Factors
+        Dual ones, of all samples.
+    alpha : float
+    path : Path
+        Of the file, (n_train, n_train) float32.
+    crew : Crew
+
+    Returns
+    -------
+    memmap
+    """
+    U, w = factors.basis, factors.eigenvalues
+    # what X cannot predict makes large dual coefficients, and rounding errors in all else
+    inverse = np.where(w > 0, 1 / (w + alpha), 0).astype(np.float32)
+    out = create_array(path, (len(U), len(U)), np.float32)
+
+    def fill(slot: int, rows: slice) -> None:
+        scaled = crew.slots[slot].array("scaled", (width(rows), len(w)))
+        np.multiply(U[rows], inverse, out=scaled)
+        blas.gemm(scaled, U.T, out[rows])
+
+    crew.team.run(fill, spans(len(U), _ROWS))
+    return out
 
 
 def fit_tile(job: FitJob, crew: Crew, columns: slice) -> None:
@@ -129,6 +170,11 @@ def _close_strip(
     target = slice(tile.columns.start + strip.start, tile.columns.start + strip.stop)
     outputs.constant[target] = tile.is_constant(view, strip)
     outputs.offset[target] = tile.train_mean(view, strip)
+    if job.smoother is not None:
+        y = tile.gather(view.train, tile.train_effects(view, strip), strip, workspace, "train")
+        multiply(y.T, job.smoother, outputs.coef[target], job.data.precision, workspace)
+        _finish_coefficients(job, target)
+        return
     Z = tile.project_all(view, strip, workspace)
     if job.known is not None:
         alpha = np.broadcast_to(job.known, job.grid.n_targets)[target]
@@ -162,8 +208,12 @@ def _write_coefficients(
     shrink_targets(Z, factors.eigenvalues, alpha, D)
     # what X cannot predict makes large dual coefficients, and rounding errors in all else
     D[factors.eigenvalues == 0] = 0
+    multiply(D.T, factors.basis.T, job.outputs.coef[target], job.data.precision, workspace)
+    _finish_coefficients(job, target)
+
+
+def _finish_coefficients(job: FitJob, target: slice) -> None:
     coef = job.outputs.coef[target]
-    multiply(D.T, factors.basis.T, coef, job.data.precision, workspace)
     if job.drift is not None:
         job.outputs.offset[target] += coef @ job.drift
     if job.root is not None:

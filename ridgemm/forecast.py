@@ -211,6 +211,7 @@ def forecast_fit(settings: Settings, plan: Plan, folds: Sequence[Fold], X: Sourc
             "cache": work.disk_bytes,
             "scratch": work.scratch_bytes
             + plan.matrix_bytes
+            + plan.smoother_bytes
             + plan.job_bytes
             + (_travelling(X, Y) if plan.n_workers > 1 else 0)
             + (plan.coef_bytes if in_file else 0),

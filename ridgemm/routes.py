@@ -156,6 +156,8 @@ def _target_flops(problem: Problem, family: str, method: str) -> float:
     else:
         refit = 4 * p**2 * t + (2 * n * p * t if family == "svd" else 0)
     passes = 2 * problem.n_passes * n * p * t if family == "primal" else 0
+    if takes_smoother(problem, family, method):
+        refit = 2 * n**2 * t + 2 * n**3
     if method in ("gcv", "fixed"):
         return refit + passes
     if method == "loo":
@@ -169,6 +171,12 @@ def _target_flops(problem: Problem, family: str, method: str) -> float:
         return refit + passes + len(problem.folds) * (4 + r) * p**2 * t
     products = sum(_products(family, m, n_test, p, r) for m, n_test in problem.folds)
     return refit + passes + products * t
+
+
+def takes_smoother(problem: Problem, family: str, method: str) -> bool:
+    """Whether one matrix makes all coefficients: alpha is known when targets are read, for many."""
+    known = method == "trace" or (method == "fixed" and problem.shared)
+    return family == "dual" and known and problem.t > problem.n
 
 
 def _products(family: str, n_train: int, n_test: int, p: int, r: int) -> float:
