@@ -94,7 +94,7 @@ class Plan:
         if not self.factors_in_files:
             return 0
         size = matrix_bytes(family, problem.n, problem.p, self.block)
-        return max(size, 16 * problem.n**2 if self.route.method == "trace" else 0)
+        return max(size, 12 * problem.n**2 if self.route.method == "trace" else 0)
 
     @property
     def smoother_bytes(self) -> int:
@@ -399,7 +399,7 @@ def _trace_bytes(plan: Plan, in_files: bool) -> int:
     if plan.route.method != "trace":
         return 0
     n = plan.problem.n
-    squares = 0 if in_files else 16 * n**2
+    squares = 0 if in_files else 12 * n**2
     # in this process, on all cores
     n_threads = plan.n_workers * (plan.n_threads + 1)
     blocks = 8 * 8 * TRACE_STEP * n + 4 * min(gram_block(n), n) ** 2

@@ -198,20 +198,21 @@ def _left_out_errors(
     U, w = factors.basis, factors.eigenvalues
     R = _rotated(U, S, matrices, crew)
     # a direction counts as much as the targets have of it
-    weight = np.sqrt(np.maximum(np.diag(R), 0))
+    weight = np.sqrt(np.maximum(np.diag(R), 0, dtype=np.float64))
     psi, mix = table_basis(alphas[:, None] / (w + alphas[:, None]), weight)
-    psi, mix = psi.astype(np.float64), mix.astype(np.float64)
+    mix = mix.astype(np.float64)
     blocks = spans(len(U), max(1, TRACE_STEP // len(psi)))
     errors = np.zeros((len(blocks), len(alphas)))
 
     def add(slot: int, i: int) -> None:
         rows, workspace = blocks[i], crew.slots[slot]
         shape = (width(rows), *psi.shape)
-        members, moved = (workspace.array(name, shape, np.float64) for name in ("psi", "moved"))
+        # in float32: a sum of squares of members, which are of the size of what they make
+        members, moved = (workspace.array(name, shape) for name in ("psi", "moved"))
         np.multiply(U[rows, None], psi, out=members)
         flat = (-1, len(w))
         blas.gemm(members.reshape(flat), R, moved.reshape(flat))
-        G = moved @ members.transpose(0, 2, 1)
+        G = (moved @ members.transpose(0, 2, 1)).astype(np.float64)
         squares = np.einsum("al,ilm,am->ai", mix, G, mix, optimize=True)
         errors[i] = np.einsum("ai,ai->a", squares, fold.leverage[:, rows] ** 2)
 
@@ -220,8 +221,8 @@ def _left_out_errors(
 
 
 def _rotated(U: np.ndarray, S: _Centered, matrices: Matrices, crew: Crew) -> np.ndarray:
-    """``U.T S U``, of centred S."""
-    R = matrices.empty((U.shape[1], U.shape[1]))
+    """``U.T S U``, of centred S, rounded to float32."""
+    R = matrices.empty((U.shape[1], U.shape[1]), np.float32)
 
     def fill(_: int, some: slice) -> None:
         moved = S.times(U[:, some])
