@@ -22,6 +22,7 @@ import numpy as np
 
 from ridgemm import blas
 from ridgemm.kernels import (
+    cross_moments,
     loo_moments,
     product_moments,
     scale_members,
@@ -38,7 +39,6 @@ from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
 
 ROW_STEP = 512
-MOMENT_STEP = 256
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,8 @@ def score_statistics(
     n, y_sum, _ = tile.centered_moments(view, view.in_test, strip)
     _center_test(tile, view, strip, C)
     members = workspace.zeros("members", (len(candidates.basis), 3, width(strip)))
-    _cross_moments(Z, C, factors.test_sum[0], candidates.basis, members, workspace)
+    summed = (candidates.basis * factors.test_sum[0]).astype(np.float32)
+    cross_moments(Z, C, summed, candidates.basis, members)
     sums = _blended(members, candidates, workspace)
     _square_moments(Z, candidates, sums, workspace)
     sums[:, 1] += sums[:, 0] ** 2 / n
@@ -294,29 +295,6 @@ def _center_test(tile: TargetTile, view: FoldView, strip: slice, C: np.ndarray) 
     effects = tile.train_effects(view, strip)
     for j in range(1, len(effects)):
         subtract_outer(products[j] - gram[0, j] * mean, effects[j], C)
-
-
-def _cross_moments(
-    Z: np.ndarray,
-    C: np.ndarray,
-    test_sum: np.ndarray,
-    basis: np.ndarray,
-    members: np.ndarray,
-    workspace: Workspace,
-) -> None:
-    """Add ``sum_k D test_sum`` and ``sum_k D C``, ``D = Z * basis[l]``, to ``members[l, 0|2]``.
-
-    Products of a block of rows in float32, added to float64 totals.
-    """
-    summed = (basis * test_sum).astype(np.float32)
-    part = workspace.array("part", (len(basis), Z.shape[1]))
-    for rows in spans(len(Z), MOMENT_STEP):
-        blas.gemm(summed[:, rows], Z[rows], part)
-        members[:, 0] += part
-        product = workspace.array("product", (width(rows), Z.shape[1]))
-        np.multiply(Z[rows], C[rows], out=product)
-        blas.gemm(basis[:, rows], product, part)
-        members[:, 2] += part
 
 
 def score_products(

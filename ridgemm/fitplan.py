@@ -16,7 +16,7 @@ from numbers import Real
 
 import psutil
 
-from ridgemm.crossvalidation import MOMENT_STEP, ROW_STEP, moment_bytes
+from ridgemm.crossvalidation import ROW_STEP, moment_bytes
 from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.factors import CONCURRENT
 from ridgemm.lapack import LARGEST_ORDER, LARGEST_RANK, stack_rows
@@ -380,7 +380,7 @@ def _task_bytes(plan: Plan) -> int:
         shared += 4 * n * b
     strip = 3 * k + moment_bytes(r) // 4
     if method == "statistics":
-        strip += (1 + r) * k + min(MOMENT_STEP, k)
+        strip += (1 + r) * k
     elif method != "gcv":
         strip += (1 + r) * rows
     if family != "primal":

@@ -131,6 +131,17 @@ def test_square_moments(blend):
     assert_allclose(weights @ squares, (predictions**2).sum(axis=1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("n_rows", [3, 10])
+def test_cross_moments(rng, n_rows):
+    Z, C = (frozen(rng.standard_normal((n_rows, 5))) for _ in range(2))
+    summed, basis = (frozen(rng.standard_normal((2, n_rows))) for _ in range(2))
+    sums = np.ones((2, 3, 5))
+    kernels.cross_moments(Z, C, summed, basis, sums)
+    assert_allclose(sums[:, 0], 1 + summed.astype(float) @ Z, rtol=1e-5, atol=1e-6)
+    assert_allclose(sums[:, 2], 1 + basis.astype(float) @ (Z * C), rtol=1e-5, atol=1e-6)
+    assert_array_equal(sums[:, 1], 1)
+
+
 def test_loo_moments(rng, blend):
     F, mix, predictions = blend
     keep = frozen([0.0, 1.0, 1.0, 0.5, 1.0][: len(mix)], np.float64)

@@ -5,6 +5,7 @@ from ridgemm.kernels.dosage import decode_dosages
 from ridgemm.kernels.gather import gather_rows, gather_signed_rows, gather_square
 from ridgemm.kernels.moments import column_moments, count_null, weighted_squares
 from ridgemm.kernels.score import (
+    cross_moments,
     heldout_moments,
     loo_moments,
     product_moments,
@@ -17,6 +18,7 @@ from ridgemm.kernels.standardise import standardise_rows
 __all__ = [
     "column_moments",
     "count_null",
+    "cross_moments",
     "decode_dosages",
     "first_best",
     "gather_rows",

@@ -99,6 +99,34 @@ def product_moments(F, Y, pairs, sums, squares):
 
 
 @jit
+def cross_moments(Z, C, summed, basis, sums):
+    """Add moments of members that are made of projections alone, ``D[l, k] = basis[l, k] Z[k]``.
+
+    ``sums[l, 0]`` gets ``sum_k summed[l, k] Z[k]`` and ``sums[l, 2]`` ``sum_k D[l, k] C[k]``.
+    """
+    whole = Z.shape[0] // 4 * 4
+    for k in range(0, whole, 4):
+        for member in range(basis.shape[0]):
+            s0, s1 = summed[member, k], summed[member, k + 1]
+            s2, s3 = summed[member, k + 2], summed[member, k + 3]
+            b0, b1 = basis[member, k], basis[member, k + 1]
+            b2, b3 = basis[member, k + 2], basis[member, k + 3]
+            for j in range(Z.shape[1]):
+                sums[member, 0, j] += (s0 * Z[k, j] + s1 * Z[k + 1, j]) + (
+                    s2 * Z[k + 2, j] + s3 * Z[k + 3, j]
+                )
+            for j in range(Z.shape[1]):
+                sums[member, 2, j] += (
+                    b0 * (Z[k, j] * C[k, j]) + b1 * (Z[k + 1, j] * C[k + 1, j])
+                ) + (b2 * (Z[k + 2, j] * C[k + 2, j]) + b3 * (Z[k + 3, j] * C[k + 3, j]))
+    for k in range(whole, Z.shape[0]):
+        for member in range(basis.shape[0]):
+            for j in range(Z.shape[1]):
+                sums[member, 0, j] += summed[member, k] * Z[k, j]
+                sums[member, 2, j] += basis[member, k] * (Z[k, j] * C[k, j])
+
+
+@jit
 def square_moments(F, pairs, squares):
     """Add the sums of products alone, of members that lie side by side: ``F[i, l]``."""
     whole = F.shape[0] // 4 * 4
