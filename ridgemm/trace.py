@@ -196,7 +196,9 @@ def _left_out_errors(
     """
     factors = fold.view.factors
     U, w = factors.basis, factors.eigenvalues
-    R = _rotated(U, S, matrices, crew)
+    # below 1, so that sums over very many large targets stay within float32
+    unit = float(S.S.trace()) or 1.0
+    R = _rotated(U, S, unit, matrices, crew)
     # a direction counts as much as the targets have of it
     weight = np.sqrt(np.maximum(np.diag(R), 0, dtype=np.float64))
     psi, mix = table_basis(alphas[:, None] / (w + alphas[:, None]), weight)
@@ -217,11 +219,13 @@ def _left_out_errors(
         errors[i] = np.einsum("ai,ai->a", squares, fold.leverage[:, rows] ** 2)
 
     crew.team.run(add, range(len(blocks)))
-    return errors.sum(axis=0)
+    return unit * errors.sum(axis=0)
 
 
-def _rotated(U: np.ndarray, S: _Centered, matrices: Matrices, crew: Crew) -> np.ndarray:
-    """``U.T S U``, of centred S, rounded to float32."""
+def _rotated(
+    U: np.ndarray, S: _Centered, unit: float, matrices: Matrices, crew: Crew
+) -> np.ndarray:
+    """``U.T S U / unit``, of centred S, rounded to float32."""
     R = matrices.empty((U.shape[1], U.shape[1]), np.float32)
 
     def fill(_: int, some: slice) -> None:
@@ -229,7 +233,7 @@ def _rotated(U: np.ndarray, S: _Centered, matrices: Matrices, crew: Crew) -> np.
         inner = np.zeros((U.shape[1], width(some)))
         for rows in spans(len(U), TRACE_STEP):
             inner += U[rows].T.astype(np.float64) @ moved[rows]
-        R[:, some] = inner
+        R[:, some] = inner / unit
 
     crew.team.run(fill, spans(U.shape[1], TRACE_STEP))
     return R

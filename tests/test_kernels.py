@@ -173,13 +173,30 @@ def test_scores_add_up_in_float64():
     pairs, sums, squares = np.zeros((1, 2), np.int64), np.zeros((1, 3, 1)), np.zeros((1, 1))
     kernels.product_moments(F, Y, pairs, sums, squares)
     value, target = np.float64(F[0, 0, 0]), np.float64(Y[0, 0])
-    # that of eight rows is off by their rounding, which does not grow
-    close = dict(rtol=2 * np.finfo(np.float32).eps)
+    close = dict(rtol=1e-9)
     assert_allclose(sums.ravel(), n * np.array([value, 0, value * target]), **close)
     assert_allclose(squares, n * value**2, **close)
     squares[...] = 0
     kernels.square_moments(F.reshape(n, 1, 1), pairs, squares)
     assert_allclose(squares, n * value**2, **close)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_moments_leave_float32(rng, size):
+    F, Y = (frozen(size * rng.random((2, 9, 5))) for _ in range(2))
+    pairs, sums, squares = np.array([[0, 0], [0, 1], [1, 1]]), np.zeros((2, 3, 5)), np.zeros((3, 5))
+    kernels.product_moments(F, Y[0], pairs, sums, squares)
+    wide = F.astype(np.float64)
+    products = (wide[pairs[:, 0]] * wide[pairs[:, 1]]).sum(axis=1)
+    assert_allclose(squares, products, rtol=1e-12)
+    assert_allclose(sums[:, 2], (wide * Y[0]).sum(axis=1), rtol=1e-12)
+    squares[...] = 0
+    kernels.square_moments(frozen(F.transpose(1, 0, 2)), pairs, squares)
+    assert_allclose(squares, products, rtol=1e-12)
+    cross = np.zeros((2, 3, 5))
+    ones = frozen(np.ones((2, 9)))
+    kernels.cross_moments(F[0], F[1], ones, ones, cross)
+    assert_allclose(cross[0, 2], products[1], rtol=1e-12)
 
 
 # -- choice and shrinkage -------------------------------------------------------------------

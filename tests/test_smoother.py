@@ -68,3 +68,14 @@ def test_only_where_it_saves_flops():
     assert not takes(T, shared=False)
     assert not takes(T, family="primal")
     assert not takes(T, kind="loo", method="loo")
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e15])
+def test_left_out_errors_of_any_size(size):
+    X, Y = problem()
+    Y = size * np.clip(Y - 10, -1, 1)
+    scores = [
+        RidgeCV([0.5, 50.0], cv="loo", alpha_per_target=False, solver=solver).fit(X, Y).cv_scores_
+        for solver in ("dual-trace", "dual-loo")
+    ]
+    np.testing.assert_allclose(*scores, rtol=0, atol=1e-5)

@@ -9,8 +9,8 @@ prediction of an alpha is ever stored. Moments are sums of those of the members,
 so that neither is any prediction of an alpha made: a few products of members serve them all. LOO,
 where every alpha weighs a row in its own way, makes them row by row.
 
-Rows are added up eight (four) at a time in float32, with an error that does not grow with their
-number; the totals are float64, because a score is a small difference of them.
+Products and totals are float64: a score is a small difference of them, and squares of values that
+float32 holds may leave it. Four rows are added up before a total is touched.
 """
 
 import numpy as np
@@ -45,57 +45,43 @@ def _blend(F, weights, other, i, lines):
 
 
 @jit
-def _eight_products(F, one, two, i, j):
-    """Sum over eight rows from i on of the products of two members, in float32."""
-    low = (F[one, i, j] * F[two, i, j] + F[one, i + 1, j] * F[two, i + 1, j]) + (
-        F[one, i + 2, j] * F[two, i + 2, j] + F[one, i + 3, j] * F[two, i + 3, j]
-    )
-    high = (F[one, i + 4, j] * F[two, i + 4, j] + F[one, i + 5, j] * F[two, i + 5, j]) + (
-        F[one, i + 6, j] * F[two, i + 6, j] + F[one, i + 7, j] * F[two, i + 7, j]
-    )
-    return low + high
-
-
-@jit
 def product_moments(F, Y, pairs, sums, squares):
     """Add the moments of the members that make those of all alphas.
 
     ``sums[l, 0]`` gets ``sum_i F[l, i]``, ``sums[l, 2]`` the same of ``F[l, i] * Y[i]``, and
     ``squares[k]`` that of the products of the two members of ``pairs[k]``.
     """
-    whole = F.shape[1] // 8 * 8
-    for i in range(0, whole, 8):
+    whole = F.shape[1] // 4 * 4
+    for i in range(0, whole, 4):
         # a loop for each total: together they are too many arrays for LLVM to vectorise
         for member in range(F.shape[0]):
             for j in range(F.shape[2]):
-                low = (F[member, i, j] + F[member, i + 1, j]) + (
-                    F[member, i + 2, j] + F[member, i + 3, j]
-                )
-                high = (F[member, i + 4, j] + F[member, i + 5, j]) + (
-                    F[member, i + 6, j] + F[member, i + 7, j]
-                )
-                sums[member, 0, j] += low + high
+                a, b = np.float64(F[member, i, j]), np.float64(F[member, i + 1, j])
+                c, d = np.float64(F[member, i + 2, j]), np.float64(F[member, i + 3, j])
+                sums[member, 0, j] += (a + b) + (c + d)
             for j in range(F.shape[2]):
-                low = (F[member, i, j] * Y[i, j] + F[member, i + 1, j] * Y[i + 1, j]) + (
-                    F[member, i + 2, j] * Y[i + 2, j] + F[member, i + 3, j] * Y[i + 3, j]
-                )
-                high = (F[member, i + 4, j] * Y[i + 4, j] + F[member, i + 5, j] * Y[i + 5, j]) + (
-                    F[member, i + 6, j] * Y[i + 6, j] + F[member, i + 7, j] * Y[i + 7, j]
-                )
+                a, b = np.float64(F[member, i, j]), np.float64(F[member, i + 1, j])
+                c, d = np.float64(F[member, i + 2, j]), np.float64(F[member, i + 3, j])
+                low, high = a * Y[i, j] + b * Y[i + 1, j], c * Y[i + 2, j] + d * Y[i + 3, j]
                 sums[member, 2, j] += low + high
         for pair in range(pairs.shape[0]):
             one, two = pairs[pair, 0], pairs[pair, 1]
             for j in range(F.shape[2]):
-                squares[pair, j] += _eight_products(F, one, two, i, j)
+                a, b = np.float64(F[one, i, j]), np.float64(F[one, i + 1, j])
+                c, d = np.float64(F[one, i + 2, j]), np.float64(F[one, i + 3, j])
+                low = a * F[two, i, j] + b * F[two, i + 1, j]
+                high = c * F[two, i + 2, j] + d * F[two, i + 3, j]
+                squares[pair, j] += low + high
     for i in range(whole, F.shape[1]):
         for member in range(F.shape[0]):
             for j in range(F.shape[2]):
-                sums[member, 0, j] += F[member, i, j]
-                sums[member, 2, j] += F[member, i, j] * Y[i, j]
+                value = np.float64(F[member, i, j])
+                sums[member, 0, j] += value
+                sums[member, 2, j] += value * Y[i, j]
         for pair in range(pairs.shape[0]):
             one, two = pairs[pair, 0], pairs[pair, 1]
             for j in range(F.shape[2]):
-                squares[pair, j] += F[one, i, j] * F[two, i, j]
+                squares[pair, j] += np.float64(F[one, i, j]) * F[two, i, j]
 
 
 @jit
@@ -107,23 +93,23 @@ def cross_moments(Z, C, summed, basis, sums):
     whole = Z.shape[0] // 4 * 4
     for k in range(0, whole, 4):
         for member in range(basis.shape[0]):
-            s0, s1 = summed[member, k], summed[member, k + 1]
-            s2, s3 = summed[member, k + 2], summed[member, k + 3]
-            b0, b1 = basis[member, k], basis[member, k + 1]
-            b2, b3 = basis[member, k + 2], basis[member, k + 3]
+            s0, s1 = np.float64(summed[member, k]), np.float64(summed[member, k + 1])
+            s2, s3 = np.float64(summed[member, k + 2]), np.float64(summed[member, k + 3])
+            b0, b1 = np.float64(basis[member, k]), np.float64(basis[member, k + 1])
+            b2, b3 = np.float64(basis[member, k + 2]), np.float64(basis[member, k + 3])
             for j in range(Z.shape[1]):
-                sums[member, 0, j] += (s0 * Z[k, j] + s1 * Z[k + 1, j]) + (
-                    s2 * Z[k + 2, j] + s3 * Z[k + 3, j]
-                )
+                low, high = s0 * Z[k, j] + s1 * Z[k + 1, j], s2 * Z[k + 2, j] + s3 * Z[k + 3, j]
+                sums[member, 0, j] += low + high
             for j in range(Z.shape[1]):
-                sums[member, 2, j] += (
-                    b0 * (Z[k, j] * C[k, j]) + b1 * (Z[k + 1, j] * C[k + 1, j])
-                ) + (b2 * (Z[k + 2, j] * C[k + 2, j]) + b3 * (Z[k + 3, j] * C[k + 3, j]))
+                low = b0 * Z[k, j] * C[k, j] + b1 * Z[k + 1, j] * C[k + 1, j]
+                high = b2 * Z[k + 2, j] * C[k + 2, j] + b3 * Z[k + 3, j] * C[k + 3, j]
+                sums[member, 2, j] += low + high
     for k in range(whole, Z.shape[0]):
         for member in range(basis.shape[0]):
+            s0, b0 = np.float64(summed[member, k]), np.float64(basis[member, k])
             for j in range(Z.shape[1]):
-                sums[member, 0, j] += summed[member, k] * Z[k, j]
-                sums[member, 2, j] += basis[member, k] * (Z[k, j] * C[k, j])
+                sums[member, 0, j] += s0 * Z[k, j]
+                sums[member, 2, j] += b0 * Z[k, j] * C[k, j]
 
 
 @jit
@@ -134,14 +120,16 @@ def square_moments(F, pairs, squares):
         for pair in range(pairs.shape[0]):
             one, two = pairs[pair, 0], pairs[pair, 1]
             for j in range(F.shape[2]):
-                squares[pair, j] += (
-                    F[i, one, j] * F[i, two, j] + F[i + 1, one, j] * F[i + 1, two, j]
-                ) + (F[i + 2, one, j] * F[i + 2, two, j] + F[i + 3, one, j] * F[i + 3, two, j])
+                a, b = np.float64(F[i, one, j]), np.float64(F[i + 1, one, j])
+                c, d = np.float64(F[i + 2, one, j]), np.float64(F[i + 3, one, j])
+                low = a * F[i, two, j] + b * F[i + 1, two, j]
+                high = c * F[i + 2, two, j] + d * F[i + 3, two, j]
+                squares[pair, j] += low + high
     for i in range(whole, F.shape[0]):
         for pair in range(pairs.shape[0]):
             one, two = pairs[pair, 0], pairs[pair, 1]
             for j in range(F.shape[2]):
-                squares[pair, j] += F[i, one, j] * F[i, two, j]
+                squares[pair, j] += np.float64(F[i, one, j]) * F[i, two, j]
 
 
 @jit
