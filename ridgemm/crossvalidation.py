@@ -232,8 +232,7 @@ def score_statistics(
     """(n_alphas, n_strip) scores of a fold from its statistics."""
     view = candidates.view
     factors = view.factors
-    Z = tile.project_products(view, view.in_train, strip, workspace, "Z")
-    C = tile.project_products(view, view.in_test, strip, workspace, "test")
+    Z, C = tile.project_split(view, strip, workspace)
     n, y_sum, _ = tile.centered_moments(view, view.in_test, strip)
     _center_test(tile, view, strip, C)
     members = workspace.zeros("members", (len(candidates.basis), 3, width(strip)))

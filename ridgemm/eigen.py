@@ -11,6 +11,7 @@ from ridgemm.tiles import spans
 
 EPS = float(np.finfo(np.float64).eps)
 _STEP = 512
+_PANEL = 128
 
 
 def eigenbasis(
@@ -98,13 +99,17 @@ def triangle(V: np.ndarray, P_gram: np.ndarray, matrices: Matrices) -> np.ndarra
 def _scaled(
     half: np.ndarray, V: np.ndarray, matrices: Matrices, T: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``half V.T`` with a diagonal of ones, and the scale that was taken from it."""
+    """Upper triangle of ``half V.T``, its diagonal made ones, and the scale taken from it."""
     T = matrices.empty((len(V), len(V))) if T is None else T
-    blas.gemm(half, V.T, T)
+    # LAPACK looks at no more; what is below the diagonal blocks is not even set
+    panels = [(rows, slice(rows.start, None)) for rows in spans(len(V), _PANEL)]
+    for rows, columns in panels:
+        blas.gemm(half[rows], V[columns].T, T[rows, columns])
     diagonal = np.diag(T)
     floor = max(EPS * diagonal.max(), np.finfo(np.float64).tiny)
     # a scale for each direction, so that small ones keep their digits
     scale = np.sqrt(np.maximum(diagonal, floor))
-    T /= scale
-    T /= scale[:, None]
+    for rows, columns in panels:
+        T[rows, columns] /= scale[columns]
+        T[rows, columns] /= scale[rows, None]
     return T, scale

@@ -371,6 +371,18 @@ class TargetTile:
             subtract_outer(center, total, Z)
         return Z
 
+    def project_split(
+        self, fold: FoldView, strip: slice, workspace: Workspace
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Projections of the training and of the test rows of a tall fold."""
+        test = self.project_products(fold, fold.in_test, strip, workspace, "test")
+        if (fold.in_train == fold.in_test).any() or fold.in_train.sum() <= fold.in_test.sum():
+            return self.project_products(fold, fold.in_train, strip, workspace, "Z"), test
+        # test rows are all that training leaves out: less to subtract here than of products
+        Z = self.project_products(fold, fold.in_train | fold.in_test, strip, workspace, "Z")
+        np.subtract(Z, test, out=Z)
+        return Z, test
+
     def _sum_products(self, atoms: np.ndarray, strip: slice, workspace: Workspace) -> np.ndarray:
         """``X.T Y`` over a set of atoms: by what is in it or, if that is less, by what is not."""
         chosen, others = np.flatnonzero(atoms), np.flatnonzero(~atoms)
