@@ -23,7 +23,7 @@ from ridgemm.nuisance import Nuisance, check_room, make_nuisance, residual
 from ridgemm.progress import progress
 from ridgemm.projections import Data, FoldView, make_views
 from ridgemm.routes import Problem, allowed_routes
-from ridgemm.sources import Source, largest_eigenvalue, scan
+from ridgemm.sources import Reader, Source, largest_eigenvalue, scan
 from ridgemm.store import Store, check_space, create_array, fingerprint, open_array
 from ridgemm.tiles import TileGrid, width
 from ridgemm.trace import shared_scores
@@ -112,6 +112,9 @@ class Fitted:
     factors_computed : int
     took : dict of str to float
         Seconds of every stage.
+    smoother : (n_samples, n_samples) float32, optional
+    targets : Reader, optional
+        What makes dual coefficients on demand, as in `ridgemm.prediction.LinearModel`.
     """
 
     outputs: Outputs
@@ -125,6 +128,8 @@ class Fitted:
     Y: Source
     factors_computed: int
     took: dict[str, float]
+    smoother: np.ndarray | None = None
+    targets: Reader | None = None
 
 
 def plan_fit(
@@ -274,7 +279,9 @@ def run_fit(
         with Crew(threads_per_worker(1)) as crew:
             path = scratch / "smoother.npy"
             smoother = make_smoother(full.factors, float(job.known), path, crew)
-        job = replace(job, smoother=smoother)
+        job = replace(job, smoother=smoother, on_demand=plan.coef_on_demand)
+        if job.on_demand and drift is not None:
+            job = replace(job, drift=smoother @ drift)
     # what a log is wanted of is worth a bar, too
     with progress(None if log.isEnabledFor(logging.INFO) else False, "targets", Y.shape[1]) as bar:
         map_tasks(
@@ -300,6 +307,8 @@ def run_fit(
         Y=whole[1],
         factors_computed=maker.store.computed,
         took=clock.laps,
+        smoother=smoother if plan.coef_on_demand else None,
+        targets=Reader(Y, y_shift) if plan.coef_on_demand else None,
     )
 
 
@@ -468,8 +477,7 @@ def _check_disk(plan: Plan, scratch: Path, cache: Path) -> None:
     check_space(cache, factors, "the cache of factors")
     grams = 8 * side**2 * (1 + (problem.n_atoms if plan.route.family == "primal" else 0))
     grams += plan.matrix_bytes + plan.job_bytes + plan.smoother_bytes
-    in_file = plan.coef_in_file or plan.n_workers > 1
-    check_space(scratch, grams + (plan.coef_bytes if in_file else 0), "the fit")
+    check_space(scratch, grams + plan.coef_file_bytes, "the fit")
 
 
 def _make_outputs(plan: Plan, scratch: Path) -> Outputs:
@@ -482,7 +490,7 @@ def _make_outputs(plan: Plan, scratch: Path) -> Outputs:
         "scores": ((n_scores, t), np.float32),
         "index": ((t,), np.int64),
         "best": ((t,), np.float64),
-        "coef": ((t, width), np.float32),
+        "coef": ((0 if plan.coef_on_demand else t, width), np.float32),
         "offset": ((t,), np.float64),
         "constant": ((t,), np.bool_),
     }
@@ -498,7 +506,7 @@ def _make_outputs(plan: Plan, scratch: Path) -> Outputs:
 
 def _in_ram(outputs: Outputs, plan: Plan) -> Outputs:
     small = {name: _own(getattr(outputs, name)) for name in ("index", "best", "offset", "constant")}
-    if plan.coef_in_file:
+    if plan.coef_in_file and not plan.coef_on_demand:
         outputs.coef.flush()
         small["coef"] = open_array(Path(outputs.coef.filename))
     else:

@@ -103,9 +103,32 @@ class Plan:
         return 4 * self.problem.n**2 if made else 0
 
     @property
+    def coef_on_demand(self) -> bool:
+        """Dual coefficients are made when they are wanted: the matrix that makes them is less."""
+        return self.coef_in_file and self.smoother_bytes > 0 and not self.problem.weighted
+
+    @property
+    def coef_file_bytes(self) -> int:
+        """Of the file that tasks write coefficients to, if there is one."""
+        in_file = (self.coef_in_file or self.n_workers > 1) and not self.coef_on_demand
+        return self.coef_bytes if in_file else 0
+
+    @property
+    def target_flops(self) -> float:
+        """Of products with targets."""
+        spared = 2 * self.problem.n**2 * self.problem.t if self.coef_on_demand else 0
+        return self.route.target_flops - spared
+
+    @property
     def job_bytes(self) -> int:
         """Of files for workers beside the sources: outputs, and rows of the folds."""
         return 2 * _output_bytes(self.problem) if self.n_workers > 1 else 0
+
+    @property
+    def _coef_place(self) -> str:
+        if self.coef_on_demand:
+            return "on demand"
+        return "in a file" if self.coef_in_file else "in RAM"
 
     @property
     def _free_for_factors(self) -> int:
@@ -132,10 +155,7 @@ class Plan:
             ("matrices", "in scratch files" if self.factors_in_files else "in RAM"),
             ("memory limit", format_bytes(self.memory_limit)),
             ("planned peak", format_bytes(self.peak_bytes)),
-            (
-                "coefficients",
-                f"{format_bytes(self.coef_bytes)} in {'a file' if self.coef_in_file else 'RAM'}",
-            ),
+            ("coefficients", f"{format_bytes(self.coef_bytes)} {self._coef_place}"),
         ]
         return "\n".join(f"{name:<13} {value}" for name, value in rows)
 
@@ -243,7 +263,7 @@ def factors_at_once(family: str, n: int, p: int, block: int, free: int, n_cores:
 
 def trace_tile(strip: int, t: int) -> int:
     """Targets in one product of the trace identity, whatever the tiles of the tasks are."""
-    return min(4 * strip, t)
+    return min(8 * strip, t)
 
 
 def row_step(p: int) -> int:
@@ -325,7 +345,8 @@ def _prediction_bytes(plan: Plan) -> int:
     shape = problem.n, problem.p, problem.t
     # this process uses all cores
     n_threads = plan.n_workers * (plan.n_threads + 1)
-    return plan_steps(shape, problem.n if dual else 0, n_threads, 0, scored=True).n_bytes
+    n_train, on_demand = problem.n if dual else 0, plan.coef_on_demand
+    return plan_steps(shape, n_train, n_threads, 0, scored=True, on_demand=on_demand).n_bytes
 
 
 def _output_bytes(problem: Problem) -> int:

@@ -81,13 +81,16 @@ class FitJob:
     known : (n_targets,) float64, float or None
         The alpha of each target or of all, where it is known before.
     drift : (n_features,) or (n_train,) float32, optional
-        What the float32 offset of X adds to a prediction, per coefficient.
+        What the float32 offset of X adds to a prediction, per coefficient; per value of a training
+        target where coefficients are made on demand.
     outputs : Outputs
     root : (n_samples,) float64, optional
         Of a dual fit with sample weights: what makes the dual coefficients of scaled rows those of
         the rows themselves.
     smoother : (n_train, n_train) float32, optional
         Of a dual fit by one alpha that is known before: see `make_smoother`.
+    on_demand : bool
+        It makes them when they are wanted: none are written.
     """
 
     data: Data
@@ -104,6 +107,7 @@ class FitJob:
     outputs: Outputs
     root: np.ndarray | None = None
     smoother: np.ndarray | None = None
+    on_demand: bool = False
 
 
 def make_smoother(factors: Factors, alpha: float, path: Path, crew: Crew) -> np.ndarray:
@@ -132,9 +136,11 @@ def make_smoother(factors: Factors, alpha: float, path: Path, crew: Crew) -> np.
     def fill(slot: int, rows: slice) -> None:
         scaled = crew.slots[slot].array("scaled", (width(rows), len(w)))
         np.multiply(U[rows], inverse, out=scaled)
-        blas.gemm(scaled, U.T, out[rows])
+        blas.gemm(scaled, U[: rows.stop].T, out[rows, : rows.stop])
 
-    crew.team.run(fill, spans(len(U), _ROWS))
+    # the longest rows first, so that no thread is left with them
+    crew.team.run(fill, spans(len(U), _ROWS)[::-1])
+    blas.symmetrise(out)
     return out
 
 
@@ -170,8 +176,13 @@ def _close_strip(
     target = slice(tile.columns.start + strip.start, tile.columns.start + strip.stop)
     outputs.constant[target] = tile.is_constant(view, strip)
     outputs.offset[target] = tile.train_mean(view, strip)
+    if job.on_demand and job.drift is None:
+        return
     if job.smoother is not None:
         y = tile.gather(view.train, tile.train_effects(view, strip), strip, workspace, "train")
+        if job.on_demand:
+            outputs.offset[target] += job.drift @ y
+            return
         multiply(y.T, job.smoother, outputs.coef[target], job.data.precision, workspace)
         _finish_coefficients(job, target)
         return

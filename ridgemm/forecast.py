@@ -197,9 +197,8 @@ def forecast_fit(settings: Settings, plan: Plan, folds: Sequence[Fold], X: Sourc
     stages = (
         _reading("scan", _n_bytes(X) + _n_bytes(Y), rates),
         work.stage(passes * _n_bytes(X), rates),
-        _targets("targets", plan.route.target_flops, passes * (_n_bytes(X) + _n_bytes(Y)), rates),
+        _targets("targets", plan.target_flops, passes * (_n_bytes(X) + _n_bytes(Y)), rates),
     )
-    in_file = plan.coef_in_file or plan.n_workers > 1
     return Forecast(
         "fit",
         plan.route.name,
@@ -214,7 +213,7 @@ def forecast_fit(settings: Settings, plan: Plan, folds: Sequence[Fold], X: Sourc
             + plan.smoother_bytes
             + plan.job_bytes
             + (_travelling(X, Y) if plan.n_workers > 1 else 0)
-            + (plan.coef_bytes if in_file else 0),
+            + plan.coef_file_bytes,
             "coefficients": plan.coef_bytes,
         },
         stages,

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ridgemm.persistence import load_model, save_model
 from ridgemm.prediction import (
     LinearModel,
     check_out,
+    dual_coefficients,
     predict,
     primal_coefficients,
     score_targets,
@@ -85,7 +86,7 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         return self
 
     def _adopt(self, fitted: Fitted, train: Source | None) -> None:
-        outputs = fitted.outputs
+        outputs, on_demand = fitted.outputs, fitted.targets is not None
         self.alpha_ = fitted.alpha
         if self._single and np.ndim(fitted.alpha):
             self.alpha_ = fitted.alpha[0]
@@ -93,9 +94,15 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         self.factors_computed_, self.took_ = fitted.factors_computed, fitted.took
         self.n_constant_targets_ = int(outputs.constant.sum())
         self._linear = LinearModel(
-            outputs.coef, fitted.x_offset, fitted.y_offset, train, fitted.scale
+            None if on_demand else outputs.coef,
+            fitted.x_offset,
+            fitted.y_offset,
+            train,
+            fitted.scale,
+            fitted.smoother,
+            fitted.targets,
         )
-        self._primal = None
+        self._primal = self._dual = None
 
     @property
     def confound_offset_(self) -> np.ndarray:
@@ -274,7 +281,7 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         if "plan" in manifest:
             model.plan_, model.took_ = "\n".join(manifest["plan"]), dict(manifest["took"])
         model._single = bool(manifest.get("single_target", False))
-        model._linear, model._primal = linear, None
+        model._linear, model._primal, model._dual = linear, None, None
         model._removed = None
         if "confound_offset" in arrays:
             model._removed = {name: arrays[f"confound_{name}"] for name in ("offset", "x", "y")}
@@ -293,16 +300,20 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         if self._linear.train is None:
             return self._linear.coef
         if self._primal is None:
-            n_bytes = 4 * self._linear.n_targets * self.n_features_in_
-            limit = parse_memory(self.memory_limit)
-            path = None
-            if n_bytes > limit // 4:
-                folder = temporary_folder(self.cache_dir)
-                self._own_folder(folder)
-                check_space(folder, n_bytes, "coef_")
-                path = folder / "coef.npy"
-            self._primal = primal_coefficients(self._linear, path, limit)
+            self._primal = self._made(primal_coefficients, self.n_features_in_, "coef")
         return self._primal
+
+    def _made(self, make: Callable[..., np.ndarray], n_columns: int, name: str) -> np.ndarray:
+        """Coefficients, in a file where they are large."""
+        n_bytes = 4 * self._linear.n_targets * n_columns
+        limit = parse_memory(self.memory_limit)
+        path = None
+        if n_bytes > limit // 4:
+            folder = temporary_folder(self.cache_dir)
+            self._own_folder(folder)
+            check_space(folder, n_bytes, f"{name}_")
+            path = folder / f"{name}.npy"
+        return make(self._linear, path, limit)
 
     @property
     def dual_coef_(self) -> np.ndarray:
@@ -310,7 +321,12 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "alpha_")
         if self._linear.train is None:
             raise AttributeError(f"a model of route {self.route_} has no dual coefficients")
-        return self._rows_of(self._linear.coef)
+        if self._linear.coef is not None:
+            return self._rows_of(self._linear.coef)
+        if self._dual is None:
+            n_train = self._linear.train.shape[0]
+            self._dual = self._made(dual_coefficients, n_train, "dual_coef")
+        return self._rows_of(self._dual)
 
     @property
     def intercept_(self) -> np.ndarray | float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.errors import StorageError
-from ridgemm.prediction import LinearModel, primal_coefficients
+from ridgemm.prediction import LinearModel, dual_coefficients, primal_coefficients
 from ridgemm.private import private_folder, sweep
 from ridgemm.sources import Source, as_source
 from ridgemm.store import (
@@ -47,13 +47,15 @@ def save_model(
         raise StorageError(f"{str(folder)!r} exists already; choose another folder to save to.")
     check_folder(folder.parent, "folder")
     train = _npy_file(linear.train)
-    n_bytes = linear.coef.nbytes if train or linear.train is None else 4 * _primal_size(linear)
+    n_bytes = 4 * linear.n_targets * (linear.train.shape[0] if train else len(linear.x_offset))
     check_space(folder.parent, n_bytes, "the saved model")
     sweep(folder.parent, f"{glob.escape(folder.name)}~*")
     try:
         with private_folder(folder.parent, folder.name) as partial:
             if linear.train is not None and train is None:
                 primal_coefficients(linear, partial / "coef.npy", 1 << 28)
+            elif linear.coef is None:
+                dual_coefficients(linear, partial / "coef.npy", 1 << 28)
             else:
                 save_array(partial / "coef.npy", linear.coef)
             arrays = {**arrays, "x_offset": linear.x_offset, "y_offset": linear.y_offset}
@@ -94,10 +96,6 @@ def load_model(folder: Path) -> tuple[LinearModel, dict[str, np.ndarray], dict[s
         train = _open_train(Path(manifest["train"]), coef.shape[1], len(arrays["x_offset"]))
     linear = LinearModel(coef, arrays.pop("x_offset"), arrays.pop("y_offset"), train, scale)
     return linear, arrays, manifest
-
-
-def _primal_size(linear: LinearModel) -> int:
-    return linear.n_targets * len(linear.x_offset)
 
 
 def _npy_file(train: Source | None) -> str | None:

@@ -4,7 +4,9 @@ r"""Predictions and scores of a fitted model, a tile at a time.
 
 with the training means :math:`x_0, y_0`: x is centred while it is read, so that features with
 mean 1000 and sd 1 lose no digit. On the dual route :math:`B = S^{-2} (X - x_0)^T \Delta`, and the
-kernel of new with training samples takes the place of x; B itself is never needed.
+kernel of new with training samples takes the place of x; B itself is never needed. Where one matrix
+makes the dual coefficients of all targets, :math:`\Delta = A\,Y`, neither are these: A goes to the
+left, and Y is read again.
 """
 
 from dataclasses import dataclass
@@ -33,21 +35,27 @@ class LinearModel:
 
     Attributes
     ----------
-    coef : (n_targets, n_features) or (n_targets, n_train) float32
-        Primal, or dual if `train` is given.
+    coef : (n_targets, n_features) or (n_targets, n_train) float32, optional
+        Primal, or dual if `train` is given; None where they are made on demand.
     x_offset : (n_features,) float32
     y_offset : (n_targets,) float64
     train : Source, optional
         Training X, for dual coefficients.
     scale : (n_features,) float64, optional
         Its standard deviations, where they were divided out.
+    smoother : (n_train, n_train) float32, optional
+        A, symmetric, of dual coefficients on demand.
+    targets : Reader, optional
+        Y of the same.
     """
 
-    coef: np.ndarray
+    coef: np.ndarray | None
     x_offset: np.ndarray
     y_offset: np.ndarray
     train: Source | None = None
     scale: np.ndarray | None = None
+    smoother: np.ndarray | None = None
+    targets: Reader | None = None
 
     @property
     def n_targets(self) -> int:
@@ -62,13 +70,15 @@ class LinearModel:
         MemoryLimitError
             The smallest blocks need more; says how much.
         """
-        t, (n_train, p) = self.n_targets, (0, self.coef.shape[1])
+        t, (n_train, p) = self.n_targets, (0, len(self.x_offset))
         if self.train is not None:
             n_train, p = self.train.shape
-        in_ram = 0 if isinstance(self.coef, np.memmap) else self.coef.nbytes
+        on_demand = self.coef is None
+        in_ram = 0 if on_demand or isinstance(self.coef, np.memmap) else self.coef.nbytes
         fixed = overhead(max(1, waiting_workers())) + in_ram + out_bytes
         fixed += PER_TARGET * t + PER_FEATURE * p
-        steps = plan_steps((n, p, t), n_train, threads_per_worker(1), limit - fixed, scored)
+        n_threads, free = threads_per_worker(1), limit - fixed
+        steps = plan_steps((n, p, t), n_train, n_threads, free, scored, on_demand)
         if (needed := fixed + steps.n_bytes) > limit:
             raise MemoryLimitError(
                 f"memory_limit={format_bytes(limit)} is too small: {n} samples x {t} targets need "
@@ -114,15 +124,17 @@ def predict(
         out = np.empty(shape, dtype)
     check_out(out, shape)
 
-    def write(rows: slice, strip: slice, prediction: np.ndarray) -> None:
-        if effects is not None:
-            prediction += effects[0][rows] @ effects[1][:, strip]
-        np.add(prediction, model.y_offset[strip], out=out[rows, strip], casting="unsafe")
-
     with Crew(threads_per_worker(1)) as crew:
         scan(X, crew.team)
-        for rows, left in _left_blocks(model, X, crew, steps):
-            _predict_rows(model, rows, left, crew, write)
+        for rows, columns, left, right in _tiles(model, X, crew, steps):
+
+            def write(_: int, part: slice, prediction: np.ndarray, rows=rows, columns=columns):
+                strip = _inside(columns, part)
+                if effects is not None:
+                    prediction += effects[0][rows] @ effects[1][:, strip]
+                np.add(prediction, model.y_offset[strip], out=out[rows, strip], casting="unsafe")
+
+            _predict_strips(left, right, crew, write)
     return out
 
 
@@ -145,24 +157,15 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
         # not before: a scan has sums of its own
         y_sums, sums = np.zeros((2, t)), np.zeros((1, 3, t))
 
-        def add(y: np.ndarray, first: int, slot: int, strip: slice, prediction: np.ndarray):
-            here = y[:, strip.start - first : strip.stop - first]
-            column_moments(here, y_sums[0, strip], y_sums[1, strip])
-            product_moments(prediction[None], here, one, sums[:, :, strip], sums[0, 1:2, strip])
+        for rows, columns, left, right in _tiles(model, X, crew, steps):
+            y = y_reader.tile(rows, columns, crew.shared, "y", crew.team)
 
-        for rows, left in _left_blocks(model, X, crew, steps):
-            for columns in spans(t, steps.targets):
-                y = y_reader.tile(rows, columns, crew.shared, "y", crew.team)
-                strips = [
-                    slice(columns.start + s.start, columns.start + s.stop)
-                    for s in spans(width(columns), STRIP)
-                ]
+            def add(_: int, part: slice, prediction: np.ndarray, y=y, columns=columns):
+                here, strip = y[:, part], _inside(columns, part)
+                column_moments(here, y_sums[0, strip], y_sums[1, strip])
+                product_moments(prediction[None], here, one, sums[:, :, strip], sums[0, 1:2, strip])
 
-                def strip_scores(slot: int, strip: slice, y=y, left=left, columns=columns) -> None:
-                    prediction = _strip_prediction(model, left, strip, crew, slot)
-                    add(y, columns.start, slot, strip, prediction)
-
-                crew.team.run(strip_scores, strips)
+            _predict_strips(left, right, crew, add)
     scores = np.empty(t)
     # by blocks: the moments are all the memory that a million targets may take
     for some in spans(t, _BLOCK):
@@ -175,22 +178,82 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
 def primal_coefficients(model: LinearModel, path, limit: int) -> np.ndarray:
     """``coef`` (n_targets, n_features) of a dual model, in RAM or, if `path` is given, a file."""
     n, p = model.train.shape
-    shape = (model.n_targets, p)
-    coef = np.empty(shape, np.float32) if path is None else create_array(path, shape, np.float32)
+    coef = _coefficients(path, (model.n_targets, p))
     step = max(64, min(p, limit // (16 * n)))
     with Crew(threads_per_worker(1)) as crew:
         reader = Reader(model.train, model.x_offset)
         for columns in spans(p, step):
             x = reader.tile(slice(0, n), columns, crew.shared, "x", crew.team)
+            left = x if model.coef is not None else _smoothed(model, x.T, crew, "smoothed x").T
 
-            def fill(_: int, strip: slice, columns=columns, x=x) -> None:
-                tile = coef[strip, columns]
-                blas.gemm(model.coef[strip], x, tile)
+            def fill(targets: slice, right: np.ndarray, columns=columns, left=left) -> None:
+                tile = coef[targets, columns]
+                blas.gemm(right.T, left, tile)
                 if model.scale is not None:
                     tile /= (model.scale[columns] ** 2).astype(np.float32)
 
-            crew.team.run(fill, spans(model.n_targets, STRIP))
+            _fill(model, crew, limit, fill)
     return coef
+
+
+def dual_coefficients(model: LinearModel, path, limit: int) -> np.ndarray:
+    """Dual ``coef`` (n_targets, n_train) that are made on demand, in RAM or in a file."""
+    coef = _coefficients(path, (model.n_targets, len(model.smoother)))
+    with Crew(threads_per_worker(1)) as crew:
+        _fill(
+            model,
+            crew,
+            limit,
+            lambda targets, right: blas.gemm(right.T, model.smoother, coef[targets]),
+        )
+    return coef
+
+
+def _coefficients(path, shape: tuple[int, int]) -> np.ndarray:
+    return np.empty(shape, np.float32) if path is None else create_array(path, shape, np.float32)
+
+
+def _fill(model: LinearModel, crew: Crew, limit: int, fill) -> None:
+    """Call `fill` with strips of targets and their right operands."""
+    t = model.n_targets
+    step = t if model.coef is not None else max(STRIP, limit // (16 * len(model.smoother)))
+    for columns in spans(t, step):
+        right = _right(model, columns, crew)
+
+        def one(_: int, part: slice, right=right, columns=columns) -> None:
+            fill(_inside(columns, part), right[:, part])
+
+        crew.team.run(one, spans(width(columns), STRIP))
+
+
+def _tiles(model: LinearModel, X: Source, crew: Crew, steps: Steps):
+    """Blocks of rows and of targets, with the operands the product of which is the prediction."""
+    for rows, left in _left_blocks(model, X, crew, steps):
+        for columns in spans(model.n_targets, steps.targets):
+            yield rows, columns, left, _right(model, columns, crew)
+
+
+def _right(model: LinearModel, columns: slice, crew: Crew) -> np.ndarray:
+    """Right operand of some targets: their coefficients, or their rows to make them of."""
+    if model.coef is not None:
+        return model.coef[columns].T
+    rows = slice(0, len(model.smoother))
+    return model.targets.tile(rows, columns, crew.shared, "right", crew.team)
+
+
+def _smoothed(model: LinearModel, left: np.ndarray, crew: Crew, name: str) -> np.ndarray:
+    """``left @ A``."""
+    out = crew.shared.array(name, left.shape)
+    # A is symmetric
+    crew.team.run(
+        lambda _, part: blas.gemm(left, model.smoother[part].T, out[:, part]),
+        spans(left.shape[1], STRIP),
+    )
+    return out
+
+
+def _inside(columns: slice, part: slice) -> slice:
+    return slice(columns.start + part.start, columns.start + part.stop)
 
 
 def _left_blocks(model: LinearModel, X: Source, crew: Crew, steps: Steps):
@@ -201,7 +264,10 @@ def _left_blocks(model: LinearModel, X: Source, crew: Crew, steps: Steps):
             columns = slice(0, steps.p)
             yield rows, features.tile(rows, columns, crew.shared, "left", crew.team)
         else:
-            yield rows, _kernel(model, features, rows, crew, steps.columns)
+            kernel = _kernel(model, features, rows, crew, steps.columns)
+            if model.coef is None:
+                kernel = _smoothed(model, kernel, crew, "smoothed")
+            yield rows, kernel
 
 
 def _kernel(model: LinearModel, features: Reader, rows: slice, crew: Crew, step: int):
@@ -225,19 +291,15 @@ def _kernel(model: LinearModel, features: Reader, rows: slice, crew: Crew, step:
     return product
 
 
-def _predict_rows(model: LinearModel, rows: slice, left: np.ndarray, crew: Crew, write) -> None:
-    def strip_prediction(slot: int, strip: slice) -> None:
-        write(rows, strip, _strip_prediction(model, left, strip, crew, slot))
+def _predict_strips(left: np.ndarray, right: np.ndarray, crew: Crew, use) -> None:
+    """Call `use` with the slot, the strip of a tile and its predictions."""
 
-    crew.team.run(strip_prediction, spans(model.n_targets, STRIP))
+    def one(slot: int, part: slice) -> None:
+        prediction = crew.slots[slot].array("prediction", (len(left), width(part)))
+        blas.gemm(left, right[:, part], prediction)
+        use(slot, part, prediction)
 
-
-def _strip_prediction(
-    model: LinearModel, left: np.ndarray, strip: slice, crew: Crew, slot: int
-) -> np.ndarray:
-    prediction = crew.slots[slot].array("prediction", (len(left), width(strip)))
-    blas.gemm(left, model.coef[strip].T, prediction)
-    return prediction
+    crew.team.run(one, spans(right.shape[1], STRIP))
 
 
 def check_out(out: np.ndarray, shape: tuple[int, ...]) -> None:

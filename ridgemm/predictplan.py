@@ -19,14 +19,17 @@ class Steps:
     p, n_threads : int
     scored : bool
         Targets are read too.
+    on_demand : bool
+        Training targets are read again, in the place of coefficients.
     rows, columns, targets : int
-        New samples, features of a kernel and targets that are scored, at once.
+        New samples, features of a kernel and targets that are read, at once.
     """
 
     n_train: int
     p: int
     n_threads: int
     scored: bool
+    on_demand: bool
     rows: int
     columns: int
     targets: int
@@ -39,6 +42,8 @@ class Steps:
         if not self.n_train:
             return 4 * self.p * self.rows + strips + y
         kernel = 12 * self.n_train * self.rows
+        if self.on_demand:
+            kernel += 4 * self.n_train * (self.rows + self.targets)
         return kernel + 4 * self.columns * (2 * self.rows + self.n_train) + strips + y
 
     def smaller(self) -> "Steps":
@@ -46,7 +51,7 @@ class Steps:
         sizes = {
             "rows": (self.rows, _SMALLEST),
             "columns": (self.columns if self.n_train else 0, _SMALLEST),
-            "targets": (self.targets if self.scored else 0, STRIP),
+            "targets": (self.targets if self.scored or self.on_demand else 0, STRIP),
         }
         options = [
             replace(self, **{name: max(size // 2, least)})
@@ -57,7 +62,12 @@ class Steps:
 
 
 def plan_steps(
-    shape: tuple[int, int, int], n_train: int, n_threads: int, free: int, scored: bool
+    shape: tuple[int, int, int],
+    n_train: int,
+    n_threads: int,
+    free: int,
+    scored: bool,
+    on_demand: bool = False,
 ) -> Steps:
     """The largest steps within `free` bytes; the smallest ones where none are.
 
@@ -69,6 +79,8 @@ def plan_steps(
     n_threads, free : int
     scored : bool
         Targets are read too.
+    on_demand : bool
+        So are training targets, in the place of coefficients.
 
     Examples
     --------
@@ -78,7 +90,9 @@ def plan_steps(
     """
     n, p, t = shape
     whole_strips = -(-t // STRIP) * STRIP
-    steps = Steps(n_train, p, n_threads, scored, min(_ROWS, n), min(_COLUMNS, p), whole_strips)
+    steps = Steps(
+        n_train, p, n_threads, scored, on_demand, min(_ROWS, n), min(_COLUMNS, p), whole_strips
+    )
     while steps.n_bytes > free and (smaller := steps.smaller()) != steps:
         steps = smaller
     return steps

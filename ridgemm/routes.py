@@ -157,14 +157,14 @@ def _target_flops(problem: Problem, family: str, method: str) -> float:
         refit = 4 * p**2 * t + (2 * n * p * t if family == "svd" else 0)
     passes = 2 * problem.n_passes * n * p * t if family == "primal" else 0
     if takes_smoother(problem, family, method):
-        refit = 2 * n**2 * t + 2 * n**3
+        refit = 2 * n**2 * t + n**3
     if method in ("gcv", "fixed"):
         return refit + passes
     if method == "loo":
         return refit + passes + 2 * r * n * (n if family == "dual" else p) * t
     if method == "trace":
         if problem.kind == "loo":
-            return refit + n**2 * t + (8 + 4 * min(r, MEMBERS)) * n**3
+            return refit + n**2 * t + (5 + min(r, MEMBERS)) * n**3
         n_grams = len(problem.folds) if problem.scoring == "r2" else 1
         return refit + n_grams * n**2 * t + sum(8 * m**3 for m, _ in problem.folds)
     if method == "statistics":

@@ -15,15 +15,17 @@ import numpy as np
 from ridgemm import blas
 from ridgemm.crossvalidation import ROW_STEP, Candidates
 from ridgemm.fitplan import TRACE_STEP
-from ridgemm.kernels import column_moments
+from ridgemm.kernels import column_moments, pair_moments, scale_members
 from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import Crew
 from ridgemm.nuisance import Nuisance
 from ridgemm.products import add_gram
 from ridgemm.projections import Data, FoldView, TargetTile
 from ridgemm.scores import variation
-from ridgemm.shrinkage import table_basis
+from ridgemm.shrinkage import square_weights, table_basis
 from ridgemm.tiles import TileGrid, spans, width
+
+_LONG = 1024
 
 
 def shared_scores(
@@ -192,31 +194,32 @@ def _left_out_errors(
     """Squared left-out error of every alpha: ``e = U diag(a) U.T y / (1 - h)``.
 
     With ``a = sum_l mix[l] psi[l]`` of few members, row i of the residuals has the square
-    ``mix.T G_i mix``, where ``G_i`` has the products of row i of the members ``U diag(psi) R``.
+    ``mix.T G_i mix``, where ``G_i`` has the products of row i of the members ``U diag(psi)`` with
+    themselves, by R. Half of R makes half of ``G_i``, the other half being its transpose.
     """
     factors = fold.view.factors
     U, w = factors.basis, factors.eigenvalues
     # below 1, so that sums over very many large targets stay within float32
     unit = float(S.S.trace()) or 1.0
-    R = _rotated(U, S, unit, matrices, crew)
+    half = _rotated(U, S, unit, matrices, crew)
     # a direction counts as much as the targets have of it
-    weight = np.sqrt(np.maximum(np.diag(R), 0, dtype=np.float64))
+    weight = np.sqrt(np.maximum(2 * half.diagonal().astype(np.float64), 0))
     psi, mix = table_basis(alphas[:, None] / (w + alphas[:, None]), weight)
-    mix = mix.astype(np.float64)
-    blocks = spans(len(U), max(1, TRACE_STEP // len(psi)))
+    pairs, weights = square_weights(mix)
+    blocks = spans(len(U), max(1, 4 * TRACE_STEP // len(psi)))
     errors = np.zeros((len(blocks), len(alphas)))
 
     def add(slot: int, i: int) -> None:
         rows, workspace = blocks[i], crew.slots[slot]
-        shape = (width(rows), *psi.shape)
+        shape = (len(w), len(psi), width(rows))
         # in float32: a sum of squares of members, which are of the size of what they make
-        members, moved = (workspace.array(name, shape) for name in ("psi", "moved"))
-        np.multiply(U[rows, None], psi, out=members)
-        flat = (-1, len(w))
-        blas.gemm(members.reshape(flat), R, moved.reshape(flat))
-        G = (moved @ members.transpose(0, 2, 1)).astype(np.float64)
-        squares = np.einsum("al,ilm,am->ai", mix, G, mix, optimize=True)
-        errors[i] = np.einsum("ai,ai->a", squares, fold.leverage[:, rows] ** 2)
+        members, moved = (workspace.array(name, shape) for name in ("members", "moved"))
+        scale_members(U[rows].T, psi, members)
+        moved[...] = members
+        blas.trmm(half, moved.reshape(len(w), -1))
+        products = workspace.zeros("products", (len(pairs), width(rows)))
+        pair_moments(members, moved, pairs, products)
+        errors[i] = np.einsum("ai,ai->a", weights @ products, fold.leverage[:, rows] ** 2)
 
     crew.team.run(add, range(len(blocks)))
     return unit * errors.sum(axis=0)
@@ -225,15 +228,23 @@ def _left_out_errors(
 def _rotated(
     U: np.ndarray, S: _Centered, unit: float, matrices: Matrices, crew: Crew
 ) -> np.ndarray:
-    """``U.T S U / unit``, of centred S, rounded to float32."""
-    R = matrices.empty((U.shape[1], U.shape[1]), np.float32)
+    """``U.T S U / unit`` of centred S, rounded to float32: N with ``N + N.T`` equal to it.
 
-    def fill(_: int, some: slice) -> None:
-        moved = S.times(U[:, some])
-        inner = np.zeros((U.shape[1], width(some)))
-        for rows in spans(len(U), TRACE_STEP):
-            inner += U[rows].T.astype(np.float64) @ moved[rows]
-        R[:, some] = inner / unit
+    N is upper triangular; what is below its diagonal is undefined.
+    """
+    half = matrices.empty((U.shape[1], U.shape[1]), np.float32)
 
-    crew.team.run(fill, spans(U.shape[1], TRACE_STEP))
-    return R
+    def fill(slot: int, some: slice) -> None:
+        workspace = crew.slots[slot]
+        moved = (S.times(U[:, some]) / unit).astype(np.float32)
+        product = workspace.array("product", (some.stop, width(some)))
+        inner = workspace.zeros("inner", product.shape)
+        for rows in spans(len(U), _LONG):
+            # float32 within a block, float64 across blocks
+            blas.gemm(U[rows, : some.stop].T, moved[rows], product)
+            inner += product
+        half[: some.stop, some] = inner
+
+    crew.team.run(fill, spans(U.shape[1], 2 * TRACE_STEP))
+    half[np.diag_indices_from(half)] /= 2
+    return half

@@ -131,6 +131,16 @@ def test_square_moments(blend):
     assert_allclose(weights @ squares, (predictions**2).sum(axis=1), rtol=1e-5)
 
 
+def test_pair_moments(rng):
+    F, G = rng.standard_normal((2, 7, 3, 4)).astype(np.float32)
+    pairs = np.array([[0, 0], [0, 2], [1, 2]])
+    products = np.ones((3, 4))
+    kernels.pair_moments(frozen(F), frozen(G), pairs, products)
+    left, right = F.astype(np.float64), G.astype(np.float64)
+    expected = [(left[:, i] * right[:, j] + left[:, j] * right[:, i]).sum(axis=0) for i, j in pairs]
+    assert_allclose(products, 1 + np.array(expected), rtol=1e-12)
+
+
 @pytest.mark.parametrize("n_rows", [3, 10])
 def test_cross_moments(rng, n_rows):
     Z, C = (frozen(rng.standard_normal((n_rows, 5))) for _ in range(2))

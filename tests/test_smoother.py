@@ -1,9 +1,13 @@
 """One product for all dual coefficients, where one alpha is known before targets are read."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.base import clone
 
-from ridgemm import Ridge, RidgeCV, fitplan, routes
+from ridgemm import MemoryLimitError, Ridge, RidgeCV, fitplan, load, routes
 
 N, P, T = 30, 80, 200
 
@@ -54,6 +58,93 @@ def test_as_two_products(monkeypatch):
     two = Ridge(5.0, solver="dual").fit(X, Y)
     assert two.plan_.smoother_bytes == 0
     np.testing.assert_allclose(one, two.coef_, rtol=0, atol=1e-5 * np.abs(one).max())
+
+
+@pytest.fixture
+def in_file(monkeypatch):
+    """Coefficients do not fit the limit: they go to a file, or are made on demand."""
+    fit_tiles = fitplan._fit_tiles
+    monkeypatch.setattr(
+        fitplan, "_fit_tiles", lambda *args: replace(fit_tiles(*args), coef_in_file=True)
+    )
+
+
+GIVEN = Ridge(5.0, solver="dual")
+LOO = RidgeCV([0.5, 50.0], cv="loo", alpha_per_target=False, solver="dual-trace")
+
+
+@pytest.mark.parametrize("confounded", [False, True])
+@pytest.mark.parametrize("mean", [3, 1e4])
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [(GIVEN, {}), (GIVEN, {"standardize": True}), (GIVEN, {"n_jobs": 2}), (LOO, {})],
+)
+def test_coefficients_on_demand(model, options, mean, confounded, request):
+    X, Y = problem()
+    X += mean
+    C = np.random.default_rng(2).standard_normal((N, 2)) if confounded else None
+    known = clone(model).set_params(**options).fit(X, Y, confounds=C)
+    request.getfixturevalue("in_file")
+    model = clone(model).set_params(**options).fit(X, Y, confounds=C)
+    assert model.plan_.coef_on_demand and not known.plan_.coef_on_demand
+    assert "on demand" in str(model.plan_) and model.plan_.coef_file_bytes == 0
+    assert model.plan_.target_flops < known.plan_.target_flops
+    assert model._linear.coef is None
+    size = np.abs(known.coef_).max()
+    # of the rounding of a product with X
+    atol = 1e-5 + 1e-7 * mean
+    np.testing.assert_allclose(model.y_offset_, known.y_offset_, rtol=0, atol=atol)
+    np.testing.assert_allclose(model.predict(X), known.predict(X), rtol=0, atol=atol)
+    np.testing.assert_allclose(model.score(X, Y), known.score(X, Y), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(model.coef_, known.coef_, rtol=0, atol=1e-5 * size)
+    scale = np.abs(known.dual_coef_).max()
+    np.testing.assert_allclose(model.dual_coef_, known.dual_coef_, rtol=0, atol=1e-5 * scale)
+    np.testing.assert_allclose(model.intercept_, known.intercept_, atol=1e-5 * mean * size * P)
+    assert model.coef_ is model.coef_ and model.dual_coef_ is model.dual_coef_
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_save_and_load_coefficients_on_demand(in_a_file, in_file, tmp_path):
+    X, Y = problem()
+    if in_a_file:
+        np.save(tmp_path / "X.npy", X)
+        X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    model = clone(GIVEN).fit(X, Y)
+    assert model._linear.coef is None
+    model.save(tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    # by reference to X, with dual coefficients, or with primal ones
+    assert loaded._linear.coef.shape == (T, N if in_a_file else P)
+    np.testing.assert_allclose(loaded.predict(X), model.predict(X), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(loaded.coef_, model.coef_, rtol=0, atol=1e-6)
+
+
+def test_one_target_on_demand(in_file):
+    X, Y = problem()
+    models = [clone(GIVEN).fit(X, y) for y in (Y[:, 0], Y)]
+    assert models[0].coef_.shape == (P,) and models[0].predict(X).shape == (N,)
+    np.testing.assert_allclose(models[0].coef_, models[1].coef_[0], rtol=0, atol=1e-5)
+
+
+def test_weighted_samples_have_coefficients(in_file):
+    X, Y = problem()
+    model = clone(GIVEN).fit(X, Y, sample_weight=np.linspace(1, 2, N))
+    assert model.plan_.smoother_bytes and not model.plan_.coef_on_demand
+    assert model._linear.coef.shape == (T, N)
+
+
+def test_targets_that_are_read_again_fit_the_limit(in_file):
+    X, Y = problem()
+    model = clone(GIVEN).fit(X, Y.repeat(40, axis=1))
+    expected = model.predict(X[:3])
+    model.set_params(memory_limit=1000)
+    with pytest.raises(MemoryLimitError) as refusal:
+        model.predict(X[:3])
+    limit = int(re.search(r"at least (\d+) bytes", str(refusal.value))[1])
+    steps = model._linear.steps(3, limit, 3 * 4 * 40 * T, scored=False)
+    assert steps.targets < 40 * T
+    predicted = model.set_params(memory_limit=limit).predict(X[:3])
+    np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-5)
 
 
 def test_only_where_it_saves_flops():

@@ -8,6 +8,7 @@ from ridgemm.kernels.score import (
     cross_moments,
     heldout_moments,
     loo_moments,
+    pair_moments,
     product_moments,
     square_moments,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "gather_square",
     "heldout_moments",
     "loo_moments",
+    "pair_moments",
     "product_moments",
     "round_parts",
     "scale_members",

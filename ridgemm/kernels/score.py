@@ -133,6 +133,18 @@ def square_moments(F, pairs, squares):
 
 
 @jit
+def pair_moments(F, G, pairs, products):
+    """Add the sums of ``F[i, one] * G[i, two] + F[i, two] * G[i, one]`` of every pair."""
+    for i in range(F.shape[0]):
+        for pair in range(pairs.shape[0]):
+            one, two = pairs[pair, 0], pairs[pair, 1]
+            for j in range(F.shape[2]):
+                left = np.float64(F[i, one, j]) * G[i, two, j]
+                right = np.float64(F[i, two, j]) * G[i, one, j]
+                products[pair, j] += left + right
+
+
+@jit
 def loo_moments(F, mix, Y, keep, leverage, lines, sums):
     """Moments of the left-out predictions ``y - e / (1 - h)``, in the places of the above.
 
