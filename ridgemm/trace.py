@@ -8,6 +8,7 @@ by the inverse of its variation, which goes into the same product.
 Runs in the calling process on all cores: there is one sum over targets, not many tasks.
 """
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -129,6 +130,15 @@ class _Centered:
         self.inside[train] = nuisance.N[train]
         self.effects = nuisance.N @ nuisance.y_weights(nuisance.gram(train))
 
+    def rounded(self, unit: float) -> "_Centered":
+        """The same of ``S / unit`` in float32, in the place of S, which is lost."""
+        S, rounded = self.S, copy.copy(self)
+        rounded.S = S.reshape(-1).view(np.float32)[: S.size].reshape(S.shape)
+        # a row lies where rows before it have been read
+        for row, out in zip(S, rounded.S, strict=True):
+            out[:] = row / unit
+        return rounded
+
     def trace(self, rows: np.ndarray) -> float:
         """Sum of the diagonal over `rows`."""
         # row i of R is that of I but for what it takes from training rows
@@ -138,8 +148,8 @@ class _Centered:
         return float(total + np.einsum("ij,jk,ik->", effects, taken @ self.inside, effects))
 
     def times(self, U: np.ndarray) -> np.ndarray:
-        """Its columns of the training rows times U; (n, n_columns)."""
-        V = np.zeros((len(self.S), U.shape[1]))
+        """Its columns of the training rows times U; (n, n_columns) of the type of S."""
+        V = np.zeros((len(self.S), U.shape[1]), self.S.dtype)
         V[self.train] = U
         V -= self.inside @ (self.effects.T @ V)
         out = np.empty_like(V)
@@ -201,7 +211,7 @@ def _left_out_errors(
     U, w = factors.basis, factors.eigenvalues
     # below 1, so that sums over very many large targets stay within float32
     unit = float(S.S.trace()) or 1.0
-    half = _rotated(U, S, unit, matrices, crew)
+    half = _rotated(U, S.rounded(unit), matrices, crew)
     # a direction counts as much as the targets have of it
     weight = np.sqrt(np.maximum(2 * half.diagonal().astype(np.float64), 0))
     psi, mix = table_basis(alphas[:, None] / (w + alphas[:, None]), weight)
@@ -225,10 +235,8 @@ def _left_out_errors(
     return unit * errors.sum(axis=0)
 
 
-def _rotated(
-    U: np.ndarray, S: _Centered, unit: float, matrices: Matrices, crew: Crew
-) -> np.ndarray:
-    """``U.T S U / unit`` of centred S, rounded to float32: N with ``N + N.T`` equal to it.
+def _rotated(U: np.ndarray, S: _Centered, matrices: Matrices, crew: Crew) -> np.ndarray:
+    """``U.T S U`` of centred S, in float32: N with ``N + N.T`` equal to it.
 
     N is upper triangular; what is below its diagonal is undefined.
     """
@@ -236,7 +244,7 @@ def _rotated(
 
     def fill(slot: int, some: slice) -> None:
         workspace = crew.slots[slot]
-        moved = (S.times(U[:, some]) / unit).astype(np.float32)
+        moved = S.times(U[:, some])
         product = workspace.array("product", (some.stop, width(some)))
         inner = workspace.zeros("inner", product.shape)
         for rows in spans(len(U), _LONG):
