@@ -64,7 +64,7 @@ class RidgeCV(RidgeModel):
     cv_scores_ : ndarray of shape (n_alphas, n_targets), or (n_alphas,) for one alpha
     coef_ : ndarray or memmap of shape (n_targets, n_features), float32
         A read-only memmap if it would take a quarter of the memory limit. Made when first
-        asked for on a dual route.
+        asked for on a dual route, of X and, where `plan_` says "on demand", of Y.
     intercept_ : ndarray of shape (n_targets,), float64
     x_offset_, y_offset_ : ndarray
         ``predict`` computes ``(x - x_offset_) @ coef_.T + y_offset_``.

@@ -396,7 +396,9 @@ def _task_bytes(plan: Plan) -> int:
     rows = min(ROW_STEP, n)
     shared = 8 * b * (r + 2 * problem.n_atoms) + 4 * plan.row_step * b
     if family == "primal":
-        shared += 4 * ((problem.n_atoms + 1) * p * b + plan.row_step * p)
+        # several have a sum
+        n_products = problem.n_atoms + (problem.n_atoms > 1)
+        shared += 4 * (n_products * p * b + plan.row_step * p)
     if family != "primal" or method in ("products", "loo"):
         shared += 4 * n * b
     strip = 3 * k + moment_bytes(r) // 4

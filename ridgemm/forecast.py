@@ -10,6 +10,7 @@ import numpy as np
 
 from ridgemm.engine import Settings
 from ridgemm.errors import StorageError
+from ridgemm.factors import CONCURRENT
 from ridgemm.fitplan import Plan, format_bytes
 from ridgemm.folds import Fold
 from ridgemm.nullplan import NullPlan, NullProblem
@@ -116,7 +117,7 @@ class FactorWork:
     cubes : float
         Sum of ``k^3`` over eigendecompositions of order k.
     at_once : int
-        Folds made side by side.
+        Folds made side by side; 0 if a fold is large, and takes all cores.
     disk_bytes, scratch_bytes : int
         Of factors, and of what is needed to make them.
     """
@@ -130,7 +131,7 @@ class FactorWork:
     def stage(self, n_bytes: int, rates: Rates) -> Stage:
         """The stage of this work that reads `n_bytes` of X."""
         seconds = self.flops / rates.product_double + n_bytes / rates.reading
-        seconds += self.cubes / (rates.eigen * self.at_once)
+        seconds += self.cubes / (rates.eigen * self.at_once or rates.eigen_large)
         # an eigendecomposition counted as what it would be in products
         return Stage("factors", self.flops + EIGH * self.cubes, n_bytes, seconds)
 
@@ -172,6 +173,7 @@ def factor_work(
         second = [p if method == "statistics" and n_test else n_test for _, n_test in folds]
         disk += sum(_SINGLE * p * (p + rows) for rows in second)
         scratch, cubes = _DOUBLE * (n_atoms + 1) * p**2 + _HEADERS, len(folds) * p**3
+    at_once = at_once if side <= CONCURRENT else 0
     return FactorWork(float(flops), float(cubes), at_once, disk, scratch)
 
 
@@ -197,7 +199,13 @@ def forecast_fit(settings: Settings, plan: Plan, folds: Sequence[Fold], X: Sourc
     stages = (
         _reading("scan", _n_bytes(X) + _n_bytes(Y), rates),
         work.stage(passes * _n_bytes(X), rates),
-        _targets("targets", plan.target_flops, passes * (_n_bytes(X) + _n_bytes(Y)), rates),
+        _targets(
+            "targets",
+            plan.target_flops,
+            passes * (_n_bytes(X) + _n_bytes(Y)),
+            rates,
+            settings.precision,
+        ),
     )
     return Forecast(
         "fit",
@@ -255,10 +263,13 @@ def forecast_null(
     null_bytes = 4 * m * problem.t if kept else 0
     predicted = 4 * problem.n * problem.t if problem.heldout else 0
     each = problem.n * problem.t * 2 * len(problem.splits) if problem.heldout else plan.flops
+    observed_precision = "single" if settings.precision == "bf16" else settings.precision
     stages = (
         _reading("scan", 2 * (_n_bytes(X) + _n_bytes(Y)), rates),
         work.stage(passes * _n_bytes(X), rates),
-        _targets("observed", plan.flops, observed * _n_bytes(X) + _n_bytes(Y), rates),
+        _targets(
+            "observed", plan.flops, observed * _n_bytes(X) + _n_bytes(Y), rates, observed_precision
+        ),
         _null_stage(problem, plan, m * each, len(folds), -(-m // plan.batch) * _n_bytes(Y), rates),
     )
     return Forecast(
@@ -274,6 +285,7 @@ def forecast_null(
             "scratch": work.scratch_bytes
             + null_bytes
             + plan.matrix_bytes(problem)
+            + plan.operator_bytes(problem)
             + (_travelling(X, Y) + 100 * problem.t if settings.n_workers > 1 else 0),
             "results": 60 * problem.t + 8 * m + null_bytes + predicted,
         },
@@ -289,7 +301,7 @@ def _null_stage(
     problem: NullProblem, plan: NullPlan, flops: float, n_folds: int, n_bytes: int, rates: Rates
 ) -> Stage:
     """Products, reading and, where these are small, the calls that make them."""
-    stage = _targets("null", flops, n_bytes, rates)
+    stage = _targets("null", flops, n_bytes, rates, problem.settings.precision)
     if problem.heldout:
         return stage
     n_strips = -(-plan.at_once * plan.tile // plan.strip) * -(-problem.t // plan.tile)
@@ -301,8 +313,8 @@ def _reading(name: str, n_bytes: int, rates: Rates) -> Stage:
     return Stage(name, 0.0, n_bytes, n_bytes / rates.reading)
 
 
-def _targets(name: str, flops: float, n_bytes: int, rates: Rates) -> Stage:
-    seconds = flops / (rates.product * _EFFICIENCY) + n_bytes / rates.reading
+def _targets(name: str, flops: float, n_bytes: int, rates: Rates, precision: str) -> Stage:
+    seconds = flops / (rates.products(precision) * _EFFICIENCY) + n_bytes / rates.reading
     return Stage(name, float(flops), n_bytes, seconds)
 
 

@@ -3,8 +3,10 @@
 The factors of every fold of both levels are made once; permutations share them.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +15,9 @@ from ridgemm.engine import Settings
 from ridgemm.errors import InputError
 from ridgemm.factors import FactorMaker, Request
 from ridgemm.folds import Fold, FoldGroup, fold_group, make_folds
+from ridgemm.kernels import round_parts
 from ridgemm.projections import FoldView, make_views
+from ridgemm.store import create_array
 
 _FLOPS_OF_AN_ADDITION = 200
 
@@ -195,6 +199,26 @@ def make_nested(
             )
         )
     return tuple(nested)
+
+
+def rounded_operators(folds: Sequence[NestedFold], folder: Path) -> tuple[NestedFold, ...]:
+    """The same folds with operators in bfloat16, for precision "bf16".
+
+    An operator meets every permutation: it is rounded once, into a file of half the size.
+    """
+    names = (folder / f"operator-{i}.npy" for i in itertools.count())
+
+    def rounded(candidates: Candidates) -> Candidates:
+        if candidates.operator is None:
+            return candidates
+        out = create_array(next(names), candidates.operator.shape, np.uint16)
+        round_parts(candidates.operator, out)
+        return replace(candidates, operator=out)
+
+    return tuple(
+        replace(fold, inner=tuple(map(rounded, fold.inner)), outer=rounded(fold.outer))
+        for fold in folds
+    )
 
 
 def _candidates(

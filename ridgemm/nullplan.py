@@ -99,6 +99,14 @@ class NullPlan:
         size = matrix_bytes(self.family, problem.n, problem.p, self.block)
         return max(size, 12 * problem.n**2 if self.trace else 0)
 
+    def operator_bytes(self, problem: "NullProblem") -> int:
+        """Of scratch files for operators in bfloat16."""
+        settings = problem.settings
+        if settings.precision != "bf16" or self.method != "operators":
+            return 0
+        folds = (fold for split in problem.splits for fold in (*split.inner, split.outer))
+        return sum(2 * len(settings.alphas) * len(f.train) * len(f.test) for f in folds)
+
     def chosen(self) -> dict[str, Any]:
         """What a resumed run keeps."""
         return asdict(self)

@@ -20,7 +20,7 @@ from ridgemm.folds import Fold, refine
 from ridgemm.forecast import Forecast, forecast_null
 from ridgemm.journal import Journal
 from ridgemm.mapreduce import Crew, threads_per_worker
-from ridgemm.nested import make_nested, nested_splits
+from ridgemm.nested import make_nested, nested_splits, rounded_operators
 from ridgemm.nuisance import check_room, residual, whole_residual
 from ridgemm.nullchoice import shared_choices
 from ridgemm.nullplan import NullPlan, NullProblem, kept_plan, null_factors_at_once, plan_null
@@ -205,6 +205,8 @@ class NullRun:
     def _run_null(self, job: NullJob, pieces: Pieces) -> Callable[[], Null]:
         """All tasks of the null; what reduces their parts."""
         job = replace(job, data=replace(job.data, precision=self.settings.precision))
+        if self.settings.precision == "bf16":
+            job = replace(job, folds=rounded_operators(job.folds, pieces.scratch))
         if self.options.stop:
             # a round is reduced before the next: it leaves targets out
             null = stopped_null(job, self.m, pieces)

@@ -81,7 +81,7 @@ def multiply(
     Parameters
     ----------
     A : (m, k), B : (k, n) float32
-        As in `ridgemm.blas.gemm`.
+        As in `ridgemm.blas.gemm`. For "bf16" either may be uint16: bfloat16 already.
     out : (m, n) float32
     precision : {"single", "mixed", "bf16"}
     workspace : Workspace
@@ -152,6 +152,8 @@ def gram_block(n: int) -> int:
 
 def _parts(block: np.ndarray, precision: str, workspace: Workspace, name: str) -> list[np.ndarray]:
     """The bfloat16 parts of a block, in its own orientation."""
+    if block.dtype == np.uint16:
+        return [block]
     turned = block.strides[0] < block.strides[1]
     source = block.T if turned else block
     parts = workspace.array(name, (_PARTS[precision], *source.shape), np.uint16)

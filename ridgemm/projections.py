@@ -133,7 +133,7 @@ class TargetTile:
         self._y = Reader(data.Y, data.y_shift)
         self._all_x = slice(0, data.X.shape[1])
         self.targets = np.arange(columns.start, columns.stop)
-        self.orders: list[Order] = []
+        self._orders: list[Order] = []
         self.products = False
         self.Y: np.ndarray | None = None
         if resident:
@@ -151,7 +151,7 @@ class TargetTile:
 
     def permute(self, orders: list[Order]) -> None:
         """Let the columns be those of the targets in each of `orders`; none is the observed."""
-        self.orders = orders
+        self._orders = orders
         self.size = max(1, len(orders)) * self.n_targets
 
     def load_atoms(self, atoms: Sequence[np.ndarray], strips: list[slice], products: bool) -> None:
@@ -172,8 +172,10 @@ class TargetTile:
             for i, rows in enumerate(row_pieces(atom, self.data.row_step)):
                 self._add_rows(a, i > 0, rows, groups)
         if products:
-            self.C_total = self.crew.shared.array("C total", self.C[0].shape)
-            self._add_up(self.C, self.C_total)
+            self.C_total = self.C[0]
+            if len(atoms) > 1:
+                self.C_total = self.crew.shared.array("C total", self.C[0].shape)
+                self._add_up(self.C, self.C_total)
 
     def joined(self, parts: Sequence[np.ndarray]) -> "TargetTile":
         """The same targets and orders, in atoms that are unions of those that are loaded.
@@ -315,7 +317,7 @@ class TargetTile:
         name: str,
     ) -> np.ndarray:
         """Rows of a resident tile about N times `effects`, in the order of each column."""
-        if not self.orders and isinstance(rows, slice) and not effects.any():
+        if not self._orders and isinstance(rows, slice) and not effects.any():
             return self.Y[rows, strip]
         nuisance = self.data.nuisance
         mean = effects[0] if nuisance.n_plain else np.zeros(width(strip))
@@ -336,7 +338,7 @@ class TargetTile:
         n_rows = width(rows) if isinstance(rows, slice) else len(rows)
         out = workspace.array(name, (n_rows, width(strip)))
         mean = mean.astype(np.float32)
-        if not self.orders:
+        if not self._orders:
             index = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
             gather_rows(self.Y[:, strip], index, mean, out)
             return out
@@ -354,7 +356,7 @@ class TargetTile:
         for i in range(strip.start // t, -(-strip.stop // t)):
             start, stop = max(strip.start, i * t), min(strip.stop, (i + 1) * t)
             yield (
-                self.orders[i],
+                self._orders[i],
                 slice(start - i * t, stop - i * t),
                 slice(start - strip.start, stop - strip.start),
             )

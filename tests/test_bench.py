@@ -149,7 +149,7 @@ def test_cluster_without_dask_runs_the_local_contender_alone(monkeypatch):
 
 
 def test_scaling_is_a_model_of_its_assumptions(monkeypatch):
-    rates = Rates(1.5e11, 7e10, 5e9, 1.5e10, 2)
+    rates = Rates(1.5e11, 1.5e11, 1.5e11, 7e10, 5e9, 1e10, 1.5e10, 2)
     monkeypatch.setattr(scaling, "machine_rates", lambda: rates)
     text, figures = scaling.scaling_model()
     assert all(f"{job:8}{nodes:5} x 32" in text for job in scaling.JOBS for nodes in scaling.NODES)

@@ -20,7 +20,16 @@ from ridgemm.rates import Rates, machine_rates
 from ridgemm.store import MANIFEST
 
 LIMIT = "300MB"
-RATES = Rates(product=2e10, product_double=1e10, eigen=1e9, reading=5e9, n_cores=2)
+RATES = Rates(
+    product=2e10,
+    product_mixed=4e10,
+    product_bf16=6e10,
+    product_double=1e10,
+    eigen=1e9,
+    eigen_large=3e9,
+    reading=5e9,
+    n_cores=2,
+)
 
 
 @pytest.fixture(autouse=True)

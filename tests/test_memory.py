@@ -553,6 +553,8 @@ SHARED = {"per_target": False, "scoring": "neg_mean_squared_error"}
         Case(200, 1500, 1, "dual-operators", 3, "refit"),
         Case(40, 10, 200_000, "primal-statistics", limit=128 * MB),
         Case(30, 50, 50_000, "dual-products", 3, "heldout"),
+        # dual coefficients on demand
+        Case(300, 200, 40_000, "dual-trace", "loo", limit=128 * MB, **SHARED),
         # outer folds that share one pass over the samples
         Case(2000, 60, 3000, "primal-statistics", 3, "refit"),
         Case(300, 100, 3000, "dual-operators", 3, "refit", **SHARED),

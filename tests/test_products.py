@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from joblib.externals.loky import get_reusable_executor
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ridgemm import InputError, Ridge, RidgeCV, backends, blas, permutation_test, products
+from ridgemm import InputError, Ridge, RidgeCV, backends, blas, nullrun, permutation_test, products
 from ridgemm.kernels import round_parts, split_parts, widen_parts
 from ridgemm.products import PRECISIONS, multiply, usable_precision, workspace_bytes
 from ridgemm.workspace import Workspace
@@ -158,6 +158,35 @@ def test_nulls_in_bfloat16(solver, shared, matrix_units):
     assert np.quantile(np.abs(comp.null - ref.null), 0.98) < 0.01
     error = np.sqrt(ref.pvalues * (1 - ref.pvalues) / 200)
     assert (np.abs(comp.pvalues - ref.pvalues) <= np.maximum(error / 2, 1 / 200)).all()
+
+
+def test_operands_that_are_bfloat16_already(matrix_units):
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((1100, 2100)), rng.standard_normal((2100, 30))
+    A, B = A.astype(np.float32), B.astype(np.float32)
+    rounded = [np.empty(M.shape, np.uint16) for M in (A, B)]
+    for M, half in zip((A, B), rounded, strict=True):
+        round_parts(M, half)
+    ref, *comp = np.empty((4, 1100, 30), np.float32)
+    multiply(A, B, ref, "bf16", Workspace())
+    for left, right, out in zip(
+        (rounded[0], A, rounded[0]), (B, *rounded[1:] * 2), comp, strict=True
+    ):
+        multiply(left, right, out, "bf16", Workspace())
+        assert_array_equal(out, ref)
+
+
+def test_operators_are_rounded_once(matrix_units, monkeypatch):
+    X, Y = problem(t=20)
+    model = RidgeCV(np.logspace(0, 4, 5), cv=3, solver="dual")
+    options = dict(cv=4, n_permutations=30, keep_null=True, precision="bf16")
+    ref = permutation_test(model, X, Y, **options)
+    assert ref.description["route"] == "dual-operators"
+    seen = []
+    monkeypatch.setattr(nullrun, "rounded_operators", lambda folds, _: seen.append(1) or folds)
+    comp = permutation_test(model, X, Y, **options)
+    assert seen
+    assert_array_equal(comp.null, ref.null)
 
 
 def test_a_processor_without_matrix_units_says_so(monkeypatch):
