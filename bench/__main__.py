@@ -62,6 +62,7 @@ BENCHMARKS = {
 OPTIONS = {
     "permutations": "permutations that are measured",
     "shared_permutations": "permutations with one alpha for all targets",
+    "whole": "permutations, in all, to which genetics goes on in its last precision",
 }
 
 

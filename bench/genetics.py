@@ -28,6 +28,7 @@ def run(
     permutations: int | None = None,
     shared_permutations: int | None = None,
     precision: str | None = None,
+    whole: int | None = None,
 ) -> dict:
     """Factors, a part of the null with an alpha per target, the whole null with one for all.
 
@@ -43,6 +44,8 @@ def run(
     precision : str, optional
         One of those of `permutation_test`, or several with commas; all that the machine has if
         left out. Each runs the same permutations.
+    whole : int, optional
+        The last of them goes on to so many, and its p-values are compared with the first one's.
     """
     precisions = tuple(precision.split(",")) if precision else NULL
     chosen = usable(permutation_test, precisions)
@@ -57,8 +60,14 @@ def run(
             rows, part = _nested(folder, problem, model, permutations, repeats or 1, name)
             nested += rows
             figures |= part
+        # before the last folder goes on
+        figures |= _found(folder, chosen[0]) | _differences(folder, chosen)
+        if whole:
+            rows, part = _whole(folder, model, whole, nested[-3:], chosen)
+            nested += rows
+            figures |= part
         shared, shared_figures = _shared(folder, model, shared_permutations)
-        figures |= shared_figures | _found(folder, chosen[0]) | _differences(folder, chosen)
+        figures |= shared_figures
     rows = [*nested, shared]
     above = [r["peak_anonymous_bytes"] - r["baseline_anonymous_bytes"] for r in rows]
     return {
@@ -114,6 +123,31 @@ def _nested(
         "permutations_measured": permutations * repeats,
     }
     return rows, {key + suffix.replace("-", "_"): value for key, value in figures.items()}
+
+
+def _whole(
+    folder: Path, model: dict, permutations: int, before: list[dict], precisions: tuple[str, ...]
+) -> tuple[list[dict], dict]:
+    """The null in the last precision, gone on with to so many permutations: row and figures."""
+    name = precisions[-1]
+    test = {"cv": OUTER} | ({} if name == "single" else {"precision": name})
+    model = model | {"cache_dir": str(folder / "factors")}
+    few = load(folder / f"nested-{precisions[0]}")
+    out = folder / f"nested-{name}"
+    run = _permutation.measure(folder, out, model, **test, n_permutations=permutations)
+    seconds = run["seconds"] + sum(row["median_seconds"] * row["repeats"] for row in before)
+    many = load(out)
+    # of the few: the others are a part of the many, and these have less
+    error = np.sqrt(few.pvalues * (1 - few.pvalues) / few.n_permutations)
+    difference = np.abs(many.pvalues - few.pvalues) / np.maximum(error, 1 / few.n_permutations)
+    figures = {
+        "whole_core_hours": seconds * machine()["cores"] / 3600,
+        "whole_permutations": many.n_permutations,
+        "whole_against_permutations": few.n_permutations,
+        "whole_mean_p_difference_in_standard_errors": float(difference.mean()),
+        "whole_max_p_difference_in_standard_errors": float(difference.max()),
+    }
+    return [_permutation.row(f"on-to-{permutations}-{name}", [run])], figures
 
 
 def _shared(folder: Path, model: dict, permutations: int) -> tuple[dict, dict]:

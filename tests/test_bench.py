@@ -83,6 +83,7 @@ def test_quick_views_make_the_maps_of_arrays(tmp_path):
 def test_quick_genetics_measures_the_permutations_asked_for(tmp_path):
     file = tmp_path / "genetics.json"
     options = ["--permutations", 30, "--shared-permutations", 20, "--repeats", 2, "--json", file]
+    options += ["--whole", 80]
     bench("genetics", "--quick", "--precision", "single", *options)
     report = json.loads(file.read_text())
     assert set(report) == KEYS
@@ -91,6 +92,7 @@ def test_quick_genetics_measures_the_permutations_asked_for(tmp_path):
         "factors-and-8",
         "factors-found-ready",
         "30-permutations",
+        "on-to-80-single",
         "one-alpha-20",
     ]
     assert all(set(row) == ROW for row in rows.values())
@@ -101,6 +103,10 @@ def test_quick_genetics_measures_the_permutations_asked_for(tmp_path):
     whole = figures["setup_seconds"] + 10000 * figures["seconds_per_permutation"]
     assert figures["core_hours_10000"] == pytest.approx(whole * cores / 3600)
     assert figures["permutations_measured"] == 60
+    assert figures["whole_permutations"] == 80
+    assert figures["whole_against_permutations"] == 68
+    spent = [rows[name]["median_seconds"] * rows[name]["repeats"] for name in list(rows)[:4]]
+    assert figures["whole_core_hours"] == pytest.approx(sum(spent) * cores / 3600)
     assert figures["shared_seconds_20"] == rows["one-alpha-20"]["median_seconds"]
     assert figures["peak_anonymous_bytes"] > 0
 
