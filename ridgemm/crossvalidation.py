@@ -322,7 +322,7 @@ def score_operators(
     view = candidates.view
     effects = tile.train_effects(view, strip)
     size = width(strip)
-    y = tile.gather(view.train, effects, strip, workspace, "train")
+    y = tile.operand(view.train, effects, strip, workspace, "train")
     F = workspace.array("F", (len(candidates.operator), size))
     tile.multiply(candidates.operator, y, F, workspace)
     F = F.reshape(candidates.mix.shape[1], len(view.test), size)

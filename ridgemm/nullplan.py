@@ -382,6 +382,8 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
     if plan.family == "primal":
         shared += 4 * ((n_atoms + 1) * p * columns + plan.row_step * p)
     strip = 2 * n + 3 * k + moment_bytes(r) // 4 + n_test
+    # training rows in bfloat16 beside those of the observed map
+    strip += n // 2 if problem.settings.precision == "bf16" else 0
     strip += max(
         {"statistics": r * k, "operators": r * n_test, "products": (1 + r) * n_test}[plan.method],
         (1 + r) * n_test if problem.heldout else 0,

@@ -13,6 +13,7 @@ import numpy as np
 from ridgemm.factors import FactorMaker, Factors, Request
 from ridgemm.kernels import (
     column_moments,
+    gather_rounded_rows,
     gather_rows,
     gather_signed_rows,
     subtract_outer,
@@ -327,6 +328,28 @@ class TargetTile:
             out -= nuisance.explicit[rows] @ others
         return out
 
+    def operand(
+        self,
+        rows: np.ndarray,
+        effects: np.ndarray,
+        strip: slice,
+        workspace: Workspace,
+        name: str,
+    ) -> np.ndarray:
+        """The same for a product: in bfloat16 already where it would be rounded to that."""
+        others = effects[self.data.nuisance.n_plain :]
+        if self.data.precision != "bf16" or not self._orders or others.any():
+            return self.gather(rows, effects, strip, workspace, name)
+        mean = effects[0] if self.data.nuisance.n_plain else np.zeros(width(strip))
+        mean = mean.astype(np.float32)
+        out = workspace.array(name, (len(rows), width(strip)), np.uint16)
+        for order, targets, here in self._order_pieces(strip):
+            signs = np.ones(len(rows), np.float32) if order.signs is None else order.signs[rows]
+            gather_rounded_rows(
+                self.Y[:, targets], order.rows[rows], signs, mean[here], out[:, here]
+            )
+        return out
+
     def _gather(
         self,
         rows: slice | np.ndarray,
@@ -408,7 +431,7 @@ class TargetTile:
         """``U.T y`` (dual) or ``(X V).T y`` (svd) of the training rows: the projections Z."""
         factors = fold.factors
         left = factors.basis if factors.rotated is None else factors.rotated
-        y = self.gather(fold.train, self.train_effects(fold, strip), strip, workspace, "train")
+        y = self.operand(fold.train, self.train_effects(fold, strip), strip, workspace, "train")
         Z = workspace.array("Z", (left.shape[1], width(strip)))
         self.multiply(left.T, y, Z, workspace)
         return Z

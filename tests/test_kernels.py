@@ -86,6 +86,18 @@ def test_gather_signed_rows(rng):
     assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("n_rows", [3, 4, 9])
+def test_gather_rounded_rows(rng, n_rows):
+    source, offset = frozen(rng.standard_normal((9, 5))), frozen(rng.standard_normal(5))
+    rows = frozen(rng.integers(0, 9, n_rows), np.intp)
+    signs = frozen(rng.choice([-1, 1], n_rows))
+    gathered, (out, expected) = np.empty((n_rows, 5), np.float32), np.empty((2, n_rows, 5), "u2")
+    kernels.gather_rounded_rows(source, rows, signs, offset, out)
+    kernels.gather_signed_rows(source, rows, signs, offset, gathered)
+    kernels.round_parts(gathered, expected)
+    assert_array_equal(out, expected)
+
+
 def test_gather_square(rng):
     source = frozen(rng.standard_normal((6, 7)))
     rows, columns = frozen([5, 0, 2], np.intp), frozen([6, 1], np.intp)

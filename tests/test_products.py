@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from ridgemm import InputError, Ridge, RidgeCV, backends, blas, nullrun, permutation_test, products
 from ridgemm.kernels import round_parts, split_parts, widen_parts
 from ridgemm.products import PRECISIONS, multiply, usable_precision, workspace_bytes
+from ridgemm.projections import TargetTile
 from ridgemm.workspace import Workspace
 
 EPS = {"single": 2**-24, "mixed": 2**-16, "bf16": 2**-8}
@@ -176,15 +177,19 @@ def test_operands_that_are_bfloat16_already(matrix_units):
         assert_array_equal(out, ref)
 
 
-def test_operators_are_rounded_once(matrix_units, monkeypatch):
+@pytest.mark.parametrize("scheme", ["free", "sign"])
+@pytest.mark.parametrize("confounded", [False, True])
+@pytest.mark.parametrize("cv", [3, "loo"])
+def test_what_is_rounded_before_products(cv, confounded, scheme, matrix_units, monkeypatch):
     X, Y = problem(t=20)
-    model = RidgeCV(np.logspace(0, 4, 5), cv=3, solver="dual")
-    options = dict(cv=4, n_permutations=30, keep_null=True, precision="bf16")
-    ref = permutation_test(model, X, Y, **options)
-    assert ref.description["route"] == "dual-operators"
+    C = np.random.default_rng(1).standard_normal((len(X), 2)) if confounded else None
+    model = RidgeCV(np.logspace(0, 4, 5), cv=cv, solver="dual")
+    options = dict(cv=4, n_permutations=30, keep_null=True, precision="bf16", confounds=C)
+    ref = permutation_test(model, X, Y, scheme=scheme, **options)
     seen = []
     monkeypatch.setattr(nullrun, "rounded_operators", lambda folds, _: seen.append(1) or folds)
-    comp = permutation_test(model, X, Y, **options)
+    monkeypatch.setattr(TargetTile, "operand", TargetTile.gather)
+    comp = permutation_test(model, X, Y, scheme=scheme, **options)
     assert seen
     assert_array_equal(comp.null, ref.null)
 

@@ -2,7 +2,12 @@
 
 from ridgemm.kernels.bfloat import round_parts, split_parts, widen_parts
 from ridgemm.kernels.dosage import decode_dosages
-from ridgemm.kernels.gather import gather_rows, gather_signed_rows, gather_square
+from ridgemm.kernels.gather import (
+    gather_rounded_rows,
+    gather_rows,
+    gather_signed_rows,
+    gather_square,
+)
 from ridgemm.kernels.moments import column_moments, count_null, weighted_squares
 from ridgemm.kernels.score import (
     cross_moments,
@@ -22,6 +27,7 @@ __all__ = [
     "cross_moments",
     "decode_dosages",
     "first_best",
+    "gather_rounded_rows",
     "gather_rows",
     "gather_signed_rows",
     "gather_square",

@@ -13,7 +13,7 @@ _I32 = ir.IntType(32)
 
 
 @intrinsic
-def _rounded(_, value):
+def rounded(_, value):
     """Upper half of a float32, rounded; finite values only."""
 
     def codegen(context, builder, signature, args):
@@ -41,7 +41,7 @@ def round_parts(values, high):
     """``high[i, j]`` the bfloat16 next to ``values[i, j]``."""
     for i in range(values.shape[0]):
         for j in range(values.shape[1]):
-            high[i, j] = _rounded(values[i, j])
+            high[i, j] = rounded(values[i, j])
 
 
 @jit
@@ -49,9 +49,9 @@ def split_parts(values, high, low):
     """The same, and ``low[i, j]`` the bfloat16 next to what that leaves."""
     for i in range(values.shape[0]):
         for j in range(values.shape[1]):
-            upper = _rounded(values[i, j])
+            upper = rounded(values[i, j])
             high[i, j] = upper
-            low[i, j] = _rounded(values[i, j] - _widened(upper))
+            low[i, j] = rounded(values[i, j] - _widened(upper))
 
 
 @jit

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ridgemm.kernels._jit import jit
+from ridgemm.kernels.bfloat import rounded
 
 
 @jit
@@ -42,6 +43,24 @@ def gather_signed_rows(source, rows, signs, offset, out):
         row, sign = rows[i], signs[i]
         for j in range(out.shape[1]):
             out[i, j] = sign * source[row, j] - offset[j]
+
+
+@jit
+def gather_rounded_rows(source, rows, signs, offset, out):
+    """The same of float32 as bfloat16, for products that would round it otherwise."""
+    whole = rows.shape[0] // 4 * 4
+    for i in range(0, whole, 4):
+        row0, row1, row2, row3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
+        sign0, sign1, sign2, sign3 = signs[i], signs[i + 1], signs[i + 2], signs[i + 3]
+        for j in range(out.shape[1]):
+            out[i, j] = rounded(sign0 * source[row0, j] - offset[j])
+            out[i + 1, j] = rounded(sign1 * source[row1, j] - offset[j])
+            out[i + 2, j] = rounded(sign2 * source[row2, j] - offset[j])
+            out[i + 3, j] = rounded(sign3 * source[row3, j] - offset[j])
+    for i in range(whole, rows.shape[0]):
+        row, sign = rows[i], signs[i]
+        for j in range(out.shape[1]):
+            out[i, j] = rounded(sign * source[row, j] - offset[j])
 
 
 @jit
