@@ -114,7 +114,7 @@ class Fitted:
         Seconds of every stage.
     smoother : (n_samples, n_samples) float32, optional
     targets : Reader, optional
-        What makes dual coefficients on demand, as in `ridgemm.prediction.LinearModel`.
+        What makes dual coefficients on demand, as in `ridgemm.linear.LinearModel`.
     """
 
     outputs: Outputs

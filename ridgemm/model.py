@@ -16,16 +16,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ridgemm.engine import Fitted, Settings, check_rows, plan_fit, run_fit
 from ridgemm.errors import InputError, StorageError, as_path, one_line
 from ridgemm.fitplan import parse_memory
+from ridgemm.linear import LinearModel, dual_coefficients, primal_coefficients
 from ridgemm.nuisance import Nuisance, about, as_confounds
 from ridgemm.persistence import load_model, save_model
-from ridgemm.prediction import (
-    LinearModel,
-    check_out,
-    dual_coefficients,
-    predict,
-    primal_coefficients,
-    score_targets,
-)
+from ridgemm.prediction import check_out, predict, score_targets
 from ridgemm.private import remove, temporary_folder
 from ridgemm.report import report_fit
 from ridgemm.sources import Source, as_source, as_targets

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.errors import StorageError
-from ridgemm.prediction import LinearModel, dual_coefficients, primal_coefficients
+from ridgemm.linear import LinearModel, dual_coefficients, primal_coefficients
 from ridgemm.private import private_folder, sweep
 from ridgemm.sources import Source, as_source
 from ridgemm.store import (

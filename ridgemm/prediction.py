@@ -1,91 +1,23 @@
-r"""Predictions and scores of a fitted model, a tile at a time.
+"""Predictions and scores of a fitted model, a tile at a time.
 
-.. math:: \hat y = (x - x_0)^T B + y_0
-
-with the training means :math:`x_0, y_0`: x is centred while it is read, so that features with
-mean 1000 and sd 1 lose no digit. On the dual route :math:`B = S^{-2} (X - x_0)^T \Delta`, and the
-kernel of new with training samples takes the place of x; B itself is never needed. Where one matrix
-makes the dual coefficients of all targets, :math:`\Delta = A\,Y`, neither are these: A goes to the
-left, and Y is read again.
+x is centred while it is read, so that features with mean 1000 and sd 1 lose no digit.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ridgemm import blas
-from ridgemm.errors import InputError, MemoryLimitError
-from ridgemm.fitplan import format_bytes, overhead
+from ridgemm.errors import InputError
 from ridgemm.kernels import column_moments, product_moments
-from ridgemm.mapreduce import Crew, threads_per_worker, waiting_workers
-from ridgemm.predictplan import PER_FEATURE, PER_TARGET, STRIP, Steps, plan_steps
+from ridgemm.linear import LinearModel, inside
+from ridgemm.mapreduce import Crew, threads_per_worker
+from ridgemm.predictplan import STRIP, Steps
 from ridgemm.scores import Moments, score
 from ridgemm.sources import Reader, Source, scan
-from ridgemm.store import create_array
 from ridgemm.tiles import spans, width
 
 _BLOCK = 1 << 16
 _REAL = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-@dataclass(frozen=True)
-class LinearModel:
-    """Coefficients and offsets of all targets.
-
-    Attributes
-    ----------
-    coef : (n_targets, n_features) or (n_targets, n_train) float32, optional
-        Primal, or dual if `train` is given; None where they are made on demand.
-    x_offset : (n_features,) float32
-    y_offset : (n_targets,) float64
-    train : Source, optional
-        Training X, for dual coefficients.
-    scale : (n_features,) float64, optional
-        Its standard deviations, where they were divided out.
-    smoother : (n_train, n_train) float32, optional
-        A, symmetric, of dual coefficients on demand.
-    targets : Reader, optional
-        Y of the same.
-    """
-
-    coef: np.ndarray | None
-    x_offset: np.ndarray
-    y_offset: np.ndarray
-    train: Source | None = None
-    scale: np.ndarray | None = None
-    smoother: np.ndarray | None = None
-    targets: Reader | None = None
-
-    @property
-    def n_targets(self) -> int:
-        """Number of targets."""
-        return len(self.y_offset)
-
-    def steps(self, n: int, limit: int, out_bytes: int, scored: bool) -> Steps:
-        """Blocks of `n` new samples within a limit that covers the model in RAM, too.
-
-        Raises
-        ------
-        MemoryLimitError
-            The smallest blocks need more; says how much.
-        """
-        t, (n_train, p) = self.n_targets, (0, len(self.x_offset))
-        if self.train is not None:
-            n_train, p = self.train.shape
-        on_demand = self.coef is None
-        in_ram = 0 if on_demand or isinstance(self.coef, np.memmap) else self.coef.nbytes
-        fixed = overhead(max(1, waiting_workers())) + in_ram + out_bytes
-        fixed += PER_TARGET * t + PER_FEATURE * p
-        n_threads, free = threads_per_worker(1), limit - fixed
-        steps = plan_steps((n, p, t), n_train, n_threads, free, scored, on_demand)
-        if (needed := fixed + steps.n_bytes) > limit:
-            raise MemoryLimitError(
-                f"memory_limit={format_bytes(limit)} is too small: {n} samples x {t} targets need "
-                f"at least {needed} bytes ({format_bytes(needed)}); raise the limit"
-                + (", or give out=, a float32 memmap." if out_bytes else ".")
-            )
-        return steps
 
 
 def predict(
@@ -129,7 +61,7 @@ def predict(
         for rows, columns, left, right in _tiles(model, X, crew, steps):
 
             def write(_: int, part: slice, prediction: np.ndarray, rows=rows, columns=columns):
-                strip = _inside(columns, part)
+                strip = inside(columns, part)
                 if effects is not None:
                     prediction += effects[0][rows] @ effects[1][:, strip]
                 np.add(prediction, model.y_offset[strip], out=out[rows, strip], casting="unsafe")
@@ -161,7 +93,7 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
             y = y_reader.tile(rows, columns, crew.shared, "y", crew.team)
 
             def add(_: int, part: slice, prediction: np.ndarray, y=y, columns=columns):
-                here, strip = y[:, part], _inside(columns, part)
+                here, strip = y[:, part], inside(columns, part)
                 column_moments(here, y_sums[0, strip], y_sums[1, strip])
                 product_moments(prediction[None], here, one, sums[:, :, strip], sums[0, 1:2, strip])
 
@@ -175,85 +107,11 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
     return scores
 
 
-def primal_coefficients(model: LinearModel, path, limit: int) -> np.ndarray:
-    """``coef`` (n_targets, n_features) of a dual model, in RAM or, if `path` is given, a file."""
-    n, p = model.train.shape
-    coef = _coefficients(path, (model.n_targets, p))
-    step = max(64, min(p, limit // (16 * n)))
-    with Crew(threads_per_worker(1)) as crew:
-        reader = Reader(model.train, model.x_offset)
-        for columns in spans(p, step):
-            x = reader.tile(slice(0, n), columns, crew.shared, "x", crew.team)
-            left = x if model.coef is not None else _smoothed(model, x.T, crew, "smoothed x").T
-
-            def fill(targets: slice, right: np.ndarray, columns=columns, left=left) -> None:
-                tile = coef[targets, columns]
-                blas.gemm(right.T, left, tile)
-                if model.scale is not None:
-                    tile /= (model.scale[columns] ** 2).astype(np.float32)
-
-            _fill(model, crew, limit, fill)
-    return coef
-
-
-def dual_coefficients(model: LinearModel, path, limit: int) -> np.ndarray:
-    """Dual ``coef`` (n_targets, n_train) that are made on demand, in RAM or in a file."""
-    coef = _coefficients(path, (model.n_targets, len(model.smoother)))
-    with Crew(threads_per_worker(1)) as crew:
-        _fill(
-            model,
-            crew,
-            limit,
-            lambda targets, right: blas.gemm(right.T, model.smoother, coef[targets]),
-        )
-    return coef
-
-
-def _coefficients(path, shape: tuple[int, int]) -> np.ndarray:
-    return np.empty(shape, np.float32) if path is None else create_array(path, shape, np.float32)
-
-
-def _fill(model: LinearModel, crew: Crew, limit: int, fill) -> None:
-    """Call `fill` with strips of targets and their right operands."""
-    t = model.n_targets
-    step = t if model.coef is not None else max(STRIP, limit // (16 * len(model.smoother)))
-    for columns in spans(t, step):
-        right = _right(model, columns, crew)
-
-        def one(_: int, part: slice, right=right, columns=columns) -> None:
-            fill(_inside(columns, part), right[:, part])
-
-        crew.team.run(one, spans(width(columns), STRIP))
-
-
 def _tiles(model: LinearModel, X: Source, crew: Crew, steps: Steps):
     """Blocks of rows and of targets, with the operands the product of which is the prediction."""
     for rows, left in _left_blocks(model, X, crew, steps):
         for columns in spans(model.n_targets, steps.targets):
-            yield rows, columns, left, _right(model, columns, crew)
-
-
-def _right(model: LinearModel, columns: slice, crew: Crew) -> np.ndarray:
-    """Right operand of some targets: their coefficients, or their rows to make them of."""
-    if model.coef is not None:
-        return model.coef[columns].T
-    rows = slice(0, len(model.smoother))
-    return model.targets.tile(rows, columns, crew.shared, "right", crew.team)
-
-
-def _smoothed(model: LinearModel, left: np.ndarray, crew: Crew, name: str) -> np.ndarray:
-    """``left @ A``."""
-    out = crew.shared.array(name, left.shape)
-    # A is symmetric
-    crew.team.run(
-        lambda _, part: blas.gemm(left, model.smoother[part].T, out[:, part]),
-        spans(left.shape[1], STRIP),
-    )
-    return out
-
-
-def _inside(columns: slice, part: slice) -> slice:
-    return slice(columns.start + part.start, columns.start + part.stop)
+            yield rows, columns, left, model.right(columns, crew)
 
 
 def _left_blocks(model: LinearModel, X: Source, crew: Crew, steps: Steps):
@@ -265,9 +123,7 @@ def _left_blocks(model: LinearModel, X: Source, crew: Crew, steps: Steps):
             yield rows, features.tile(rows, columns, crew.shared, "left", crew.team)
         else:
             kernel = _kernel(model, features, rows, crew, steps.columns)
-            if model.coef is None:
-                kernel = _smoothed(model, kernel, crew, "smoothed")
-            yield rows, kernel
+            yield rows, model.smoothed(kernel, crew, "smoothed")
 
 
 def _kernel(model: LinearModel, features: Reader, rows: slice, crew: Crew, step: int):

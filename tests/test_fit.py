@@ -10,6 +10,7 @@ from sklearn.model_selection import KFold
 
 import ridgemm.engine
 import ridgemm.fitplan
+import ridgemm.linear
 import ridgemm.mapreduce
 import ridgemm.prediction
 from ridgemm import RidgeCV, load
@@ -240,7 +241,7 @@ def test_threads_give_the_same_bits(options, monkeypatch):
     X, Y = signal(n=700, t=40)
     models = []
     for n_threads in (1, 2, 3):
-        for module in (ridgemm.engine, ridgemm.mapreduce, ridgemm.prediction):
+        for module in (ridgemm.engine, ridgemm.linear, ridgemm.mapreduce, ridgemm.prediction):
             monkeypatch.setattr(module, "threads_per_worker", lambda _, n=n_threads: n)
         models.append(RidgeCV(**options).fit(X, Y))
         assert models[-1].plan_.n_threads == n_threads

@@ -1,0 +1,161 @@
+r"""A fitted linear model: its coefficients, or what makes them when they are wanted.
+
+A prediction is the product of a left operand, made of features, with a right one of some targets:
+
+.. math:: \hat y = (x - x_0)^T B + y_0, \qquad B = S^{-2} (X - x_0)^T \Delta, \qquad \Delta = A\,Y .
+
+On the dual route the kernel of new with training samples takes the place of x, and
+:math:`\Delta` that of B. Where one matrix makes the dual coefficients of all targets and they would
+not fit the memory limit, neither are these made: A goes to the left, and Y is read again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ridgemm import blas
+from ridgemm.errors import MemoryLimitError
+from ridgemm.fitplan import format_bytes, overhead
+from ridgemm.mapreduce import Crew, threads_per_worker, waiting_workers
+from ridgemm.predictplan import PER_FEATURE, PER_TARGET, STRIP, Steps, plan_steps
+from ridgemm.sources import Reader, Source
+from ridgemm.store import create_array
+from ridgemm.tiles import spans, width
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Coefficients and offsets of all targets.
+
+    Attributes
+    ----------
+    coef : (n_targets, n_features) or (n_targets, n_train) float32, optional
+        Primal, or dual if `train` is given; None where they are made on demand.
+    x_offset : (n_features,) float32
+    y_offset : (n_targets,) float64
+    train : Source, optional
+        Training X, for dual coefficients.
+    scale : (n_features,) float64, optional
+        Its standard deviations, where they were divided out.
+    smoother : (n_train, n_train) float32, optional
+        A, symmetric, of dual coefficients on demand.
+    targets : Reader, optional
+        Y of the same.
+    """
+
+    coef: np.ndarray | None
+    x_offset: np.ndarray
+    y_offset: np.ndarray
+    train: Source | None = None
+    scale: np.ndarray | None = None
+    smoother: np.ndarray | None = None
+    targets: Reader | None = None
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets."""
+        return len(self.y_offset)
+
+    def steps(self, n: int, limit: int, out_bytes: int, scored: bool) -> Steps:
+        """Blocks of `n` new samples within a limit that covers the model in RAM, too.
+
+        Raises
+        ------
+        MemoryLimitError
+            The smallest blocks need more; says how much.
+        """
+        t, (n_train, p) = self.n_targets, (0, len(self.x_offset))
+        if self.train is not None:
+            n_train, p = self.train.shape
+        on_demand = self.coef is None
+        in_ram = 0 if on_demand or isinstance(self.coef, np.memmap) else self.coef.nbytes
+        fixed = overhead(max(1, waiting_workers())) + in_ram + out_bytes
+        fixed += PER_TARGET * t + PER_FEATURE * p
+        n_threads, free = threads_per_worker(1), limit - fixed
+        steps = plan_steps((n, p, t), n_train, n_threads, free, scored, on_demand)
+        if (needed := fixed + steps.n_bytes) > limit:
+            raise MemoryLimitError(
+                f"memory_limit={format_bytes(limit)} is too small: {n} samples x {t} targets need "
+                f"at least {needed} bytes ({format_bytes(needed)}); raise the limit"
+                + (", or give out=, a float32 memmap." if out_bytes else ".")
+            )
+        return steps
+
+    def right(self, columns: slice, crew: Crew) -> np.ndarray:
+        """Right operand of some targets: their coefficients, or their rows to make them of."""
+        if self.coef is not None:
+            return self.coef[columns].T
+        rows = slice(0, len(self.smoother))
+        return self.targets.tile(rows, columns, crew.shared, "right", crew.team)
+
+    def smoothed(self, left: np.ndarray, crew: Crew, name: str) -> np.ndarray:
+        """``left @ A``, in a workspace of that name; `left` itself where coefficients are there."""
+        if self.coef is not None:
+            return left
+        out = crew.shared.array(name, left.shape)
+        # A is symmetric
+        crew.team.run(
+            lambda _, part: blas.gemm(left, self.smoother[part].T, out[:, part]),
+            spans(left.shape[1], STRIP),
+        )
+        return out
+
+
+def primal_coefficients(model: LinearModel, path: Path | None, limit: int) -> np.ndarray:
+    """``coef`` (n_targets, n_features) of a dual model, in RAM or, if `path` is given, a file."""
+    n, p = model.train.shape
+    coef = _coefficients(path, (model.n_targets, p))
+    step = max(64, min(p, limit // (16 * n)))
+    with Crew(threads_per_worker(1)) as crew:
+        reader = Reader(model.train, model.x_offset)
+        for columns in spans(p, step):
+            x = reader.tile(slice(0, n), columns, crew.shared, "x", crew.team)
+            left = model.smoothed(x.T, crew, "smoothed x").T
+
+            def fill(targets: slice, right: np.ndarray, columns=columns, left=left) -> None:
+                tile = coef[targets, columns]
+                blas.gemm(right.T, left, tile)
+                if model.scale is not None:
+                    tile /= (model.scale[columns] ** 2).astype(np.float32)
+
+            _fill(model, crew, limit, fill)
+    return coef
+
+
+def dual_coefficients(model: LinearModel, path: Path | None, limit: int) -> np.ndarray:
+    """Dual ``coef`` (n_targets, n_train) that are made on demand, in RAM or in a file."""
+    coef = _coefficients(path, (model.n_targets, len(model.smoother)))
+    with Crew(threads_per_worker(1)) as crew:
+        _fill(
+            model,
+            crew,
+            limit,
+            lambda targets, right: blas.gemm(right.T, model.smoother, coef[targets]),
+        )
+    return coef
+
+
+def _coefficients(path: Path | None, shape: tuple[int, int]) -> np.ndarray:
+    return np.empty(shape, np.float32) if path is None else create_array(path, shape, np.float32)
+
+
+def _fill(
+    model: LinearModel, crew: Crew, limit: int, fill: Callable[[slice, np.ndarray], None]
+) -> None:
+    """Call `fill` with strips of targets and their right operands."""
+    t = model.n_targets
+    step = t if model.coef is not None else max(STRIP, limit // (16 * len(model.smoother)))
+    for columns in spans(t, step):
+        right = model.right(columns, crew)
+
+        def one(_: int, part: slice, right=right, columns=columns) -> None:
+            fill(inside(columns, part), right[:, part])
+
+        crew.team.run(one, spans(width(columns), STRIP))
+
+
+def inside(columns: slice, part: slice) -> slice:
+    """The targets of a part of a tile."""
+    return slice(columns.start + part.start, columns.start + part.stop)
