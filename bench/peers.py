@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from bench._precision import FIT, usable
 from bench._run import Contender, Outcome, alternate
 from bench.problems import Problem, on_disk
+from ridgemm import RidgeCV
 
 LOO = {"cv": "loo", "scoring": "neg_mean_squared_error"}
 CONTENDERS = [
@@ -15,6 +17,9 @@ CONTENDERS = [
     Contender("ridgemm-loo", "Ridgemm", LOO, note="leave-one-out, for scikit-learn's map"),
     Contender("scikit-learn", "ScikitLearn", {}, ("sklearn",), "leave-one-out, not 5-fold"),
 ]
+MIXED = Contender(
+    "ridgemm-mixed", "Ridgemm", {"cv": 5, "scoring": "r2", "precision": "mixed"}, note="mixed"
+)
 #: A peer, and the form of ridgemm that solves the same problem.
 TWINS = {
     "himalaya-numpy": "ridgemm",
@@ -32,8 +37,9 @@ def tall(quick: bool, repeats: int | None) -> dict:
 
 
 def _compare(problem: Problem, repeats: int | None) -> dict:
+    contenders = CONTENDERS + [MIXED] * ("mixed" in usable(RidgeCV, FIT))
     with on_disk(problem) as folder:
-        outcome = alternate(CONTENDERS, folder, repeats)
+        outcome = alternate(contenders, folder, repeats)
     report = {"problem": f"{problem}, 11 alphas, 5-fold, alpha per target, R2"}
     return report | outcome.report(_figures(outcome))
 
@@ -54,6 +60,11 @@ def _figures(outcome: Outcome) -> dict:
         # himalaya's alphas pass through float32, a logarithm and back
         same = np.isclose(ours["alpha"], theirs["alpha"], rtol=1e-3)
         figures[f"alpha_agreement_{slug}"] = float(same.mean())
+    if peers and MIXED.name in outcome.rows:
+        best = min(outcome.seconds(name) for name in peers)
+        figures["speedup_mixed_over_best_peer"] = best / outcome.seconds(MIXED.name)
+        mixed, single = (outcome.maps[name]["best_score"] for name in (MIXED.name, "ridgemm"))
+        figures["max_abs_map_difference_mixed"] = float(np.abs(mixed - single).max())
     if "scikit-learn" in peers:
         loo = outcome.seconds("scikit-learn") / outcome.seconds("ridgemm-loo")
         figures["speedup_loo_over_scikit_learn"] = loo
