@@ -102,6 +102,8 @@ def multiply(
     (m, k), n = A.shape, B.shape[1]
     if k == 0:
         blas.gemm(A, B, out, accumulate)
+    # blocks of a memory map are slow to take: each would be one, too
+    A, B = np.asarray(A), np.asarray(B)
     for depth in spans(k, _DEPTH):
         for columns in spans(n, _SIDE):
             right = _parts(B[depth, columns], precision, workspace, "right parts")

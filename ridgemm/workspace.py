@@ -1,5 +1,6 @@
 """Buffers that are allocated once and reused for every tile."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class Workspace:
 
     def array(self, name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
         """An uninitialised row-major array in the buffer `name`."""
-        size, kind = int(np.prod(shape)), np.dtype(dtype)
+        size, kind = math.prod(shape), np.dtype(dtype)
         buffer = self._buffers.get((name, kind))
         if buffer is None or buffer.size < size:
             # the old buffer is let go, by both its names, before the new one is asked for
