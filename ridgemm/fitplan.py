@@ -22,7 +22,14 @@ from ridgemm.factors import CONCURRENT
 from ridgemm.lapack import LARGEST_ORDER, LARGEST_RANK, stack_rows
 from ridgemm.predictplan import plan_steps
 from ridgemm.products import gram_block, workspace_bytes
-from ridgemm.routes import Problem, Route, allowed_routes, takes_smoother
+from ridgemm.routes import (
+    MEMBERS,
+    Problem,
+    Route,
+    allowed_routes,
+    takes_smoother,
+    target_flops,
+)
 
 # of a process: interpreter objects, compiled kernels, thread stacks, BLAS packing buffers
 OVERHEAD = 48 << 20
@@ -115,9 +122,13 @@ class Plan:
 
     @property
     def target_flops(self) -> float:
-        """Of products with targets."""
-        spared = 2 * self.problem.n**2 * self.problem.t if self.coef_on_demand else 0
-        return self.route.target_flops - spared
+        """Of products with targets, as a shrinkage basis is expected to need them.
+
+        A route counts every alpha instead, so that what is chosen depends on no guess.
+        """
+        problem = replace(self.problem, n_alphas=min(self.problem.n_alphas, MEMBERS))
+        spared = 2 * problem.n**2 * problem.t if self.coef_on_demand else 0
+        return target_flops(problem, self.route.family, self.route.method) - spared
 
     @property
     def job_bytes(self) -> int:

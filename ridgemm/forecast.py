@@ -13,9 +13,10 @@ from ridgemm.errors import StorageError
 from ridgemm.factors import CONCURRENT
 from ridgemm.fitplan import Plan, format_bytes
 from ridgemm.folds import Fold
+from ridgemm.nested import target_flops
 from ridgemm.nullplan import NullPlan, NullProblem
 from ridgemm.rates import Rates, machine_rates
-from ridgemm.routes import EIGH, PRIMAL_RESOLUTION
+from ridgemm.routes import EIGH, MEMBERS, PRIMAL_RESOLUTION
 from ridgemm.sources import Source
 from ridgemm.transport import written_bytes
 
@@ -23,6 +24,8 @@ from ridgemm.transport import written_bytes
 _EFFICIENCY = 0.8
 # seconds on one core of the calls that score a strip in a fold, however small it is
 _CALL = 4.5e-4
+# of a factor entry beside its algebra: files, checks, a manifest
+_ENTRY = 0.02
 _SINGLE, _DOUBLE = 4, 8
 _VECTORS, _HEADERS = 40, 3000
 
@@ -116,14 +119,15 @@ class FactorWork:
         Of float64 products.
     cubes : float
         Sum of ``k^3`` over eigendecompositions of order k.
-    at_once : int
-        Folds made side by side; 0 if a fold is large, and takes all cores.
+    n_entries, at_once : int
+        Folds, and how many are made side by side; 0 if a fold is large, and takes all cores.
     disk_bytes, scratch_bytes : int
         Of factors, and of what is needed to make them.
     """
 
     flops: float
     cubes: float
+    n_entries: int
     at_once: int
     disk_bytes: int
     scratch_bytes: int
@@ -131,6 +135,7 @@ class FactorWork:
     def stage(self, n_bytes: int, rates: Rates) -> Stage:
         """The stage of this work that reads `n_bytes` of X."""
         seconds = self.flops / rates.product_double + n_bytes / rates.reading
+        seconds += _ENTRY * self.n_entries
         seconds += self.cubes / (rates.eigen * self.at_once or rates.eigen_large)
         # an eigendecomposition counted as what it would be in products
         return Stage("factors", self.flops + EIGH * self.cubes, n_bytes, seconds)
@@ -174,7 +179,7 @@ def factor_work(
         disk += sum(_SINGLE * p * (p + rows) for rows in second)
         scratch, cubes = _DOUBLE * (n_atoms + 1) * p**2 + _HEADERS, len(folds) * p**3
     at_once = at_once if side <= CONCURRENT else 0
-    return FactorWork(float(flops), float(cubes), at_once, disk, scratch)
+    return FactorWork(float(flops), float(cubes), len(folds), at_once, disk, scratch)
 
 
 def forecast_fit(settings: Settings, plan: Plan, folds: Sequence[Fold], X: Source, Y: Source):
@@ -262,13 +267,18 @@ def forecast_null(
     )
     null_bytes = 4 * m * problem.t if kept else 0
     predicted = 4 * problem.n * problem.t if problem.heldout else 0
-    each = problem.n * problem.t * 2 * len(problem.splits) if problem.heldout else plan.flops
+    n_members = min(len(settings.alphas), MEMBERS)
+    shape = problem.n, problem.p, n_members
+    flops = problem.t * target_flops(
+        problem.splits, plan.family, plan.method, *shape, plan.shared_pass
+    )
+    each = problem.n * problem.t * 2 * len(problem.splits) if problem.heldout else flops
     observed_precision = "single" if settings.precision == "bf16" else settings.precision
     stages = (
         _reading("scan", 2 * (_n_bytes(X) + _n_bytes(Y)), rates),
         work.stage(passes * _n_bytes(X), rates),
         _targets(
-            "observed", plan.flops, observed * _n_bytes(X) + _n_bytes(Y), rates, observed_precision
+            "observed", flops, observed * _n_bytes(X) + _n_bytes(Y), rates, observed_precision
         ),
         _null_stage(problem, plan, m * each, len(folds), -(-m // plan.batch) * _n_bytes(Y), rates),
     )

@@ -29,8 +29,8 @@ METHODS = {
     "fixed": ("fixed",),
 }
 EIGH = 18
-# of a shrinkage basis, as a rule at most
-MEMBERS = 8
+# of a shrinkage basis, as a rule: 4 to 8, and some more for the residuals of the trace identity
+MEMBERS, _TRACE_MEMBERS = 6, 10
 # smallest alpha, as a share of the largest eigenvalue, below which rounding of float32
 # cross-products (amplified by s_max / sqrt(alpha)) is no longer small against 1e-4
 PRIMAL_RESOLUTION = 1e-8
@@ -124,7 +124,7 @@ def possible_routes(problem: Problem) -> list[Route]:
     for family in FAMILIES:
         for method in METHODS[problem.kind]:
             if _is_possible(problem, family, method):
-                target = _target_flops(problem, family, method)
+                target = target_flops(problem, family, method)
                 routes.append(Route(family, method, _factor_flops(problem, family), target))
     return sorted(routes, key=lambda route: route.flops)
 
@@ -149,7 +149,8 @@ def _factor_flops(problem: Problem, family: str) -> float:
     return 2 * problem.n_passes * n * p**2 + len(trains) * (EIGH + 4) * p**3
 
 
-def _target_flops(problem: Problem, family: str, method: str) -> float:
+def target_flops(problem: Problem, family: str, method: str) -> float:
+    """Flops of products with targets that every alpha of the problem takes part in."""
     n, p, t, r = problem.n, problem.p, problem.t, problem.n_alphas
     if family == "dual":
         refit = 4 * n**2 * t
@@ -164,7 +165,7 @@ def _target_flops(problem: Problem, family: str, method: str) -> float:
         return refit + passes + 2 * r * n * (n if family == "dual" else p) * t
     if method == "trace":
         if problem.kind == "loo":
-            return refit + n**2 * t + (5 + min(r, MEMBERS)) * n**3
+            return refit + n**2 * t + (5 + min(r, _TRACE_MEMBERS)) * n**3
         n_grams = len(problem.folds) if problem.scoring == "r2" else 1
         return refit + n_grams * n**2 * t + sum(8 * m**3 for m, _ in problem.folds)
     if method == "statistics":
