@@ -18,6 +18,7 @@ from ridgemm.fitting import CandidateGroup, FitJob, Outputs, finish_tile, fit_ti
 from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
 from ridgemm.grams import above_mean
 from ridgemm.lapack import Matrices
+from ridgemm.linear import OnDemand
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
 from ridgemm.nuisance import Nuisance, check_room, make_nuisance, residual
 from ridgemm.progress import progress
@@ -112,9 +113,8 @@ class Fitted:
     factors_computed : int
     took : dict of str to float
         Seconds of every stage.
-    smoother : (n_samples, n_samples) float32, optional
-    targets : Reader, optional
-        What makes dual coefficients on demand, as in `ridgemm.linear.LinearModel`.
+    on_demand : OnDemand, optional
+        What makes dual coefficients where `outputs` has none.
     """
 
     outputs: Outputs
@@ -128,8 +128,7 @@ class Fitted:
     Y: Source
     factors_computed: int
     took: dict[str, float]
-    smoother: np.ndarray | None = None
-    targets: Reader | None = None
+    on_demand: OnDemand | None = None
 
 
 def plan_fit(
@@ -307,8 +306,7 @@ def run_fit(
         Y=whole[1],
         factors_computed=maker.store.computed,
         took=clock.laps,
-        smoother=smoother if plan.coef_on_demand else None,
-        targets=Reader(Y, y_shift) if plan.coef_on_demand else None,
+        on_demand=OnDemand.of(smoother, Reader(Y, y_shift)) if plan.coef_on_demand else None,
     )
 
 

@@ -9,6 +9,7 @@ On the dual route the kernel of new with training samples takes the place of x, 
 not fit the memory limit, neither are these made: A goes to the left, and Y is read again.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,65 @@ from pathlib import Path
 import numpy as np
 
 from ridgemm import blas
-from ridgemm.errors import MemoryLimitError
+from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.fitplan import format_bytes, overhead
 from ridgemm.mapreduce import Crew, threads_per_worker, waiting_workers
 from ridgemm.predictplan import PER_FEATURE, PER_TARGET, STRIP, Steps, plan_steps
 from ridgemm.sources import Reader, Source
 from ridgemm.store import create_array
 from ridgemm.tiles import spans, width
+
+# rows of Y that are looked at again, so many columns at once
+_MARKED, _COLUMNS = 8, 1 << 16
+
+
+@dataclass(frozen=True)
+class OnDemand:
+    """Dual coefficients ``A (Y - shift)`` that are made when they are wanted.
+
+    Attributes
+    ----------
+    smoother : (n_train, n_train) float32
+        A, symmetric.
+    targets : Reader
+        Y and its shift.
+    mark : str
+        Of some rows of Y, by which it is known again.
+    """
+
+    smoother: np.ndarray
+    targets: Reader
+    mark: str
+
+    @classmethod
+    def of(cls, smoother: np.ndarray, targets: Reader) -> "OnDemand":
+        """Of Y as it is now."""
+        return cls(smoother, targets, _mark(targets.source))
+
+    def check(self) -> None:
+        """Refuse a Y that is another one than it was.
+
+        Raises
+        ------
+        InputError
+            Some rows have other values: Y was changed in place, or another file put there.
+        """
+        if _mark(self.targets.source) != self.mark:
+            raise InputError(
+                "Y has changed since the fit, and dual coefficients are made of it when they are "
+                "wanted; fit again, or raise memory_limit for the fit to keep them."
+            )
+
+
+def _mark(source: Source) -> str:
+    n, t = source.shape
+    rows = np.unique(np.linspace(0, n - 1, _MARKED).astype(np.intp))
+    found = hashlib.blake2b(digest_size=16)
+    for columns in spans(t, _COLUMNS):
+        block = np.empty((len(rows), width(columns)), np.float32)
+        source.read(rows, columns, np.zeros(width(columns), np.float32), block)
+        found.update(block)
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -39,10 +92,8 @@ class LinearModel:
         Training X, for dual coefficients.
     scale : (n_features,) float64, optional
         Its standard deviations, where they were divided out.
-    smoother : (n_train, n_train) float32, optional
-        A, symmetric, of dual coefficients on demand.
-    targets : Reader, optional
-        Y of the same.
+    on_demand : OnDemand, optional
+        What makes dual coefficients where there are none.
     """
 
     coef: np.ndarray | None
@@ -50,8 +101,7 @@ class LinearModel:
     y_offset: np.ndarray
     train: Source | None = None
     scale: np.ndarray | None = None
-    smoother: np.ndarray | None = None
-    targets: Reader | None = None
+    on_demand: OnDemand | None = None
 
     @property
     def n_targets(self) -> int:
@@ -69,7 +119,7 @@ class LinearModel:
         t, (n_train, p) = self.n_targets, (0, len(self.x_offset))
         if self.train is not None:
             n_train, p = self.train.shape
-        on_demand = self.coef is None
+        on_demand = self.on_demand is not None
         in_ram = 0 if on_demand or isinstance(self.coef, np.memmap) else self.coef.nbytes
         fixed = overhead(max(1, waiting_workers())) + in_ram + out_bytes
         fixed += PER_TARGET * t + PER_FEATURE * p
@@ -85,19 +135,20 @@ class LinearModel:
 
     def right(self, columns: slice, crew: Crew) -> np.ndarray:
         """Right operand of some targets: their coefficients, or their rows to make them of."""
-        if self.coef is not None:
+        if self.on_demand is None:
             return self.coef[columns].T
-        rows = slice(0, len(self.smoother))
-        return self.targets.tile(rows, columns, crew.shared, "right", crew.team)
+        rows = slice(0, len(self.on_demand.smoother))
+        return self.on_demand.targets.tile(rows, columns, crew.shared, "right", crew.team)
 
     def smoothed(self, left: np.ndarray, crew: Crew, name: str) -> np.ndarray:
         """``left @ A``, in a workspace of that name; `left` itself where coefficients are there."""
-        if self.coef is not None:
+        if self.on_demand is None:
             return left
+        smoother = self.on_demand.smoother
         out = crew.shared.array(name, left.shape)
         # A is symmetric
         crew.team.run(
-            lambda _, part: blas.gemm(left, self.smoother[part].T, out[:, part]),
+            lambda _, part: blas.gemm(left, smoother[part].T, out[:, part]),
             spans(left.shape[1], STRIP),
         )
         return out
@@ -126,13 +177,14 @@ def primal_coefficients(model: LinearModel, path: Path | None, limit: int) -> np
 
 def dual_coefficients(model: LinearModel, path: Path | None, limit: int) -> np.ndarray:
     """Dual ``coef`` (n_targets, n_train) that are made on demand, in RAM or in a file."""
-    coef = _coefficients(path, (model.n_targets, len(model.smoother)))
+    smoother = model.on_demand.smoother
+    coef = _coefficients(path, (model.n_targets, len(smoother)))
     with Crew(threads_per_worker(1)) as crew:
         _fill(
             model,
             crew,
             limit,
-            lambda targets, right: blas.gemm(right.T, model.smoother, coef[targets]),
+            lambda targets, right: blas.gemm(right.T, smoother, coef[targets]),
         )
     return coef
 
@@ -145,8 +197,10 @@ def _fill(
     model: LinearModel, crew: Crew, limit: int, fill: Callable[[slice, np.ndarray], None]
 ) -> None:
     """Call `fill` with strips of targets and their right operands."""
-    t = model.n_targets
-    step = t if model.coef is not None else max(STRIP, limit // (16 * len(model.smoother)))
+    t = step = model.n_targets
+    if model.on_demand is not None:
+        model.on_demand.check()
+        step = max(STRIP, limit // (16 * len(model.on_demand.smoother)))
     for columns in spans(t, step):
         right = model.right(columns, crew)
 

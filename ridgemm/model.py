@@ -80,7 +80,7 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         return self
 
     def _adopt(self, fitted: Fitted, train: Source | None) -> None:
-        outputs, on_demand = fitted.outputs, fitted.targets is not None
+        outputs = fitted.outputs
         self.alpha_ = fitted.alpha
         if self._single and np.ndim(fitted.alpha):
             self.alpha_ = fitted.alpha[0]
@@ -88,13 +88,12 @@ class RidgeModel(RegressorMixin, BaseEstimator):
         self.factors_computed_, self.took_ = fitted.factors_computed, fitted.took
         self.n_constant_targets_ = int(outputs.constant.sum())
         self._linear = LinearModel(
-            None if on_demand else outputs.coef,
+            outputs.coef if fitted.on_demand is None else None,
             fitted.x_offset,
             fitted.y_offset,
             train,
             fitted.scale,
-            fitted.smoother,
-            fitted.targets,
+            fitted.on_demand,
         )
         self._primal = self._dual = None
 

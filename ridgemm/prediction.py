@@ -109,6 +109,8 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
 
 def _tiles(model: LinearModel, X: Source, crew: Crew, steps: Steps):
     """Blocks of rows and of targets, with the operands the product of which is the prediction."""
+    if model.on_demand is not None:
+        model.on_demand.check()
     for rows, left in _left_blocks(model, X, crew, steps):
         for columns in spans(model.n_targets, steps.targets):
             yield rows, columns, left, model.right(columns, crew)

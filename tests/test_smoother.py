@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from ridgemm import MemoryLimitError, Ridge, RidgeCV, fitplan, load, routes
+from ridgemm import InputError, MemoryLimitError, Ridge, RidgeCV, fitplan, load, routes
 
 N, P, T = 30, 80, 200
 
@@ -117,6 +117,25 @@ def test_save_and_load_coefficients_on_demand(in_a_file, in_file, tmp_path):
     assert loaded._linear.coef.shape == (T, N if in_a_file else P)
     np.testing.assert_allclose(loaded.predict(X), model.predict(X), rtol=0, atol=1e-5)
     np.testing.assert_allclose(loaded.coef_, model.coef_, rtol=0, atol=1e-6)
+
+
+def test_targets_that_changed_are_refused(in_file, tmp_path):
+    X, Y = problem()
+    model = clone(GIVEN).fit(X, Y)
+    before = model.predict(X)
+    Y *= 2
+    for use in (
+        lambda: model.predict(X),
+        lambda: model.score(X, Y),
+        lambda: model.coef_,
+        lambda: model.dual_coef_,
+        lambda: model.save(tmp_path / "model"),
+    ):
+        with pytest.raises(InputError, match=r"Y has changed since the fit.*fit again"):
+            use()
+    assert not list(tmp_path.iterdir())
+    Y /= 2
+    np.testing.assert_array_equal(model.predict(X), before)
 
 
 def test_one_target_on_demand(in_file):
