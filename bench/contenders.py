@@ -113,11 +113,11 @@ class EfficientFit(Ridgemm):
         return super().load(folder)
 
     def maps(self, model) -> dict:
-        route = model.plan_.route
+        plan = model.plan_
         return {
             "sgemm_gflops": (self.before + sgemm_gflops(_SGEMM)) / 2,
-            "targets_flops": route.target_flops,
-            "factors_flops": route.factor_flops,
+            "targets_flops": plan.target_flops,
+            "factors_flops": plan.route.factor_flops,
             "targets_seconds": model.took_["targets"],
             "factors_seconds": model.took_["factors"],
         }

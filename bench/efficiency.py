@@ -1,7 +1,7 @@
 """Useful flops over time, as a share of the sgemm rate of the same process.
 
-Useful are the flops of the plan's route: those on targets in float32, and apart from them the
-square-matrix work, float64 counted twice and an eigendecomposition as `ridgemm.routes` does.
+Useful are the flops that the plan expects: those on targets in float32, of the members of a
+shrinkage basis and not of every alpha, and apart from them the square-matrix work, float64 counted twice and an eigendecomposition as `ridgemm.routes` does.
 """
 
 from __future__ import annotations
