@@ -1,7 +1,8 @@
 """Useful flops over time, as a share of the sgemm rate of the same process.
 
 Useful are the flops that the plan expects: those on targets in float32, of the members of a
-shrinkage basis and not of every alpha, and apart from them the square-matrix work, float64 counted twice and an eigendecomposition as `ridgemm.routes` does.
+shrinkage basis and not of every alpha, and apart from them the square-matrix work, float64 counted
+twice and an eigendecomposition as `ridgemm.routes` does.
 """
 
 from __future__ import annotations
