@@ -275,12 +275,7 @@ def run_fit(
             known=float(settings.alphas[np.argmax(shared_mean)]),
         )
     if plan.smoother_bytes:
-        with Crew(threads_per_worker(1)) as crew:
-            path = scratch / "smoother.npy"
-            smoother = make_smoother(full.factors, float(job.known), path, crew)
-        job = replace(job, smoother=smoother, on_demand=plan.coef_on_demand)
-        if job.on_demand and drift is not None:
-            job = replace(job, drift=smoother @ drift)
+        job = _with_smoother(job, plan, scratch)
     # what a log is wanted of is worth a bar, too
     with progress(None if log.isEnabledFor(logging.INFO) else False, "targets", Y.shape[1]) as bar:
         map_tasks(
@@ -306,7 +301,7 @@ def run_fit(
         Y=whole[1],
         factors_computed=maker.store.computed,
         took=clock.laps,
-        on_demand=OnDemand.of(smoother, Reader(Y, y_shift)) if plan.coef_on_demand else None,
+        on_demand=OnDemand.of(job.smoother, Reader(Y, y_shift)) if job.on_demand else None,
     )
 
 
@@ -357,6 +352,17 @@ def _trace_scores(job: FitJob, matrices: Matrices) -> np.ndarray:
         t, strip = job.grid.n_targets, job.grid.strip
         grid = TileGrid(t, trace_tile(strip, t), strip)
         return shared_scores(job.data, grid, candidates, job.alphas, job.scoring, crew, matrices)
+
+
+def _with_smoother(job: FitJob, plan: Plan, scratch: Path) -> FitJob:
+    """The job with the matrix that makes all its dual coefficients, now or on demand."""
+    with Crew(threads_per_worker(1)) as crew:
+        path = scratch / "smoother.npy"
+        smoother = make_smoother(job.full.factors, float(job.known), path, crew)
+    job = replace(job, smoother=smoother, on_demand=plan.coef_on_demand)
+    if job.on_demand and job.drift is not None:
+        job = replace(job, drift=smoother @ job.drift)
+    return job
 
 
 def _choose(

@@ -176,15 +176,8 @@ def _close_strip(
     target = slice(tile.columns.start + strip.start, tile.columns.start + strip.stop)
     outputs.constant[target] = tile.is_constant(view, strip)
     outputs.offset[target] = tile.train_mean(view, strip)
-    if job.on_demand and job.drift is None:
-        return
     if job.smoother is not None:
-        y = tile.gather(view.train, tile.train_effects(view, strip), strip, workspace, "train")
-        if job.on_demand:
-            outputs.offset[target] += job.drift @ y
-            return
-        multiply(y.T, job.smoother, outputs.coef[target], job.data.precision, workspace)
-        _finish_coefficients(job, target)
+        _close_smoothed(job, tile, strip, target, workspace)
         return
     Z = tile.project_all(view, strip, workspace)
     if job.known is not None:
@@ -196,6 +189,21 @@ def _close_strip(
         outputs.coef[target, : len(Z)] = Z.T
         return
     _write_coefficients(job, target, Z, alpha, workspace)
+
+
+def _close_smoothed(
+    job: FitJob, tile: TargetTile, strip: slice, target: slice, workspace: Workspace
+) -> None:
+    """Dual coefficients by the smoother; on demand, what they add to the offset is all."""
+    if job.on_demand and job.drift is None:
+        return
+    train, effects = job.full.train, tile.train_effects(job.full, strip)
+    y = tile.gather(train, effects, strip, workspace, "train")
+    if job.on_demand:
+        job.outputs.offset[target] += job.drift @ y
+        return
+    multiply(y.T, job.smoother, job.outputs.coef[target], job.data.precision, workspace)
+    _finish_coefficients(job, target)
 
 
 def finish_tile(job: FitJob, alpha: float, crew: Crew, columns: slice) -> None:

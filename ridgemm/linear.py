@@ -133,6 +133,11 @@ class LinearModel:
             )
         return steps
 
+    def check(self) -> None:
+        """Refuse a Y that has changed, if it is still needed."""
+        if self.on_demand is not None:
+            self.on_demand.check()
+
     def right(self, columns: slice, crew: Crew) -> np.ndarray:
         """Right operand of some targets: their coefficients, or their rows to make them of."""
         if self.on_demand is None:
@@ -157,7 +162,7 @@ class LinearModel:
 def primal_coefficients(model: LinearModel, path: Path | None, limit: int) -> np.ndarray:
     """``coef`` (n_targets, n_features) of a dual model, in RAM or, if `path` is given, a file."""
     n, p = model.train.shape
-    coef = _coefficients(path, (model.n_targets, p))
+    coef = _coefficients(model, p, path)
     step = max(64, min(p, limit // (16 * n)))
     with Crew(threads_per_worker(1)) as crew:
         reader = Reader(model.train, model.x_offset)
@@ -178,7 +183,7 @@ def primal_coefficients(model: LinearModel, path: Path | None, limit: int) -> np
 def dual_coefficients(model: LinearModel, path: Path | None, limit: int) -> np.ndarray:
     """Dual ``coef`` (n_targets, n_train) that are made on demand, in RAM or in a file."""
     smoother = model.on_demand.smoother
-    coef = _coefficients(path, (model.n_targets, len(smoother)))
+    coef = _coefficients(model, len(smoother), path)
     with Crew(threads_per_worker(1)) as crew:
         _fill(
             model,
@@ -189,7 +194,9 @@ def dual_coefficients(model: LinearModel, path: Path | None, limit: int) -> np.n
     return coef
 
 
-def _coefficients(path: Path | None, shape: tuple[int, int]) -> np.ndarray:
+def _coefficients(model: LinearModel, n_columns: int, path: Path | None) -> np.ndarray:
+    model.check()
+    shape = model.n_targets, n_columns
     return np.empty(shape, np.float32) if path is None else create_array(path, shape, np.float32)
 
 
@@ -199,7 +206,6 @@ def _fill(
     """Call `fill` with strips of targets and their right operands."""
     t = step = model.n_targets
     if model.on_demand is not None:
-        model.on_demand.check()
         step = max(STRIP, limit // (16 * len(model.on_demand.smoother)))
     for columns in spans(t, step):
         right = model.right(columns, crew)

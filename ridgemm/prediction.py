@@ -51,6 +51,7 @@ def predict(
     """
     shape = (X.shape[0], model.n_targets)
     n_bytes = np.dtype(dtype).itemsize * shape[0] * shape[1] if out is None else 0
+    model.check()
     steps = model.steps(shape[0], limit, n_bytes, scored=False)
     if out is None:
         out = np.empty(shape, dtype)
@@ -79,6 +80,7 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
         The limit is too small; says which would do.
     """
     t = model.n_targets
+    model.check()
     steps = model.steps(X.shape[0], limit, 0, scored=True)
     shift = model.y_offset.astype(np.float32)
     y_reader = Reader(Y, shift)
@@ -109,8 +111,6 @@ def score_targets(model: LinearModel, X: Source, Y: Source, scoring: str, limit:
 
 def _tiles(model: LinearModel, X: Source, crew: Crew, steps: Steps):
     """Blocks of rows and of targets, with the operands the product of which is the prediction."""
-    if model.on_demand is not None:
-        model.on_demand.check()
     for rows, left in _left_blocks(model, X, crew, steps):
         for columns in spans(model.n_targets, steps.targets):
             yield rows, columns, left, model.right(columns, crew)

@@ -401,12 +401,13 @@ class TargetTile:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Projections of the training and of the test rows of a tall fold."""
         test = self.project_products(fold, fold.in_test, strip, workspace, "test")
-        if (fold.in_train == fold.in_test).any() or fold.in_train.sum() <= fold.in_test.sum():
-            return self.project_products(fold, fold.in_train, strip, workspace, "Z"), test
-        # test rows are all that training leaves out: less to subtract here than of products
-        Z = self.project_products(fold, fold.in_train | fold.in_test, strip, workspace, "Z")
-        np.subtract(Z, test, out=Z)
-        return Z, test
+        complement = (fold.in_train != fold.in_test).all()
+        if complement and fold.in_train.sum() > fold.in_test.sum():
+            # what training leaves out is projected already: no products need be subtracted
+            Z = self.project_products(fold, np.ones_like(fold.in_train), strip, workspace, "Z")
+            np.subtract(Z, test, out=Z)
+            return Z, test
+        return self.project_products(fold, fold.in_train, strip, workspace, "Z"), test
 
     def _sum_products(self, atoms: np.ndarray, strip: slice, workspace: Workspace) -> np.ndarray:
         """``X.T Y`` over a set of atoms: by what is in it or, if that is less, by what is not."""
