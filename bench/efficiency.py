@@ -3,6 +3,9 @@
 Useful are the flops that the plan expects: those on targets in float32, of the members of a
 shrinkage basis and not of every alpha, and apart from them the square-matrix work, float64 counted
 twice and an eigendecomposition as `ridgemm.routes` does.
+
+The rates of bare products say what is to be had: ``mixed`` makes three products of bfloat16
+parts, so that its best is a third of the rate of ``bf16``.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from bench._precision import FIT, NULL, left_out, usable
 from bench._run import Contender, alternate
 from bench.problems import Problem, on_disk
 from ridgemm import RidgeCV, permutation_test
+from ridgemm.rates import measure
 
 SHAPES = {
     "tall": (Problem(20000, 500, 8000), 6),
@@ -25,7 +29,10 @@ QUICK = {
 
 
 def run(quick: bool, repeats: int | None) -> dict:
-    rows, figures = [], {}
+    rates = measure()
+    rows, figures = [], {"bare_single_gflops": 1e-9 * rates.product}
+    for name in usable(permutation_test, NULL)[1:]:
+        figures[f"bare_{name}_share"] = rates.products(name) / rates.product
     for shape, (problem, permutations) in (QUICK if quick else SHAPES).items():
         contenders = [
             Contender(f"fit-{shape}-{precision}", "EfficientFit", _with(precision, RidgeCV))

@@ -69,7 +69,7 @@ def predict(job: str, nodes: int, a: Assumptions, rates: Rates) -> dict[str, flo
         settings = model.checked_settings()
         splits = nested_splits(settings, make_folds(OUTER, n, None), None, n)
         heldout = job == "heldout"
-        plan = plan_null(NullProblem(settings, splits, n, p, t, m, heldout, SMALLEST_ALPHA, 1))
+        plan = plan_null(NullProblem(settings, splits, n, p, t, m, heldout, SMALLEST_ALPHA, 1.0, 1))
         folds = [(len(f.train), len(f.test)) for s in splits for f in (*s.inner, s.outer)]
         passes, family, method = OUTER, plan.family, plan.method
         n_batches = math.ceil(m / plan.batch)

@@ -8,13 +8,16 @@ r"""Scores of all alphas on a strip of targets, for each way that a route scores
 ``operators``
     The same as one stacked product with the training rows of y, for many targets or
     permutations of them.
+``residuals``
+    The same from residuals of a fit to all samples, which all folds share
+    (`ridgemm.downdates`).
 ``loo``
     :math:`e_i / (1 - h_{ii})` of the fit to all samples.
 ``gcv``
     The same with all :math:`h_{ii}` replaced by their mean, a sum over eigenvalues.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -63,6 +66,10 @@ class Candidates:
         ``sum y**2`` in the sum of squared residuals (GCV).
     operator : (q * n_test, n_train) float32, optional
         The held-out predictions of the members are ``operator @ y``.
+    downdate : (n_alphas, n_test, n_aside) float32, optional
+        What makes them of residuals of all samples, for residuals.
+    aside : list of (columns of `downdate`, rows), optional
+        The rows that are not trained on, in runs.
     summed : (n_alphas, k) float32, optional
         Times Z, the weighted sums of predictions (for LOO, of errors but for `shares`).
     shares : (n_alphas, n_samples) float64, optional
@@ -78,6 +85,8 @@ class Candidates:
     gcv_scale: np.ndarray | None = None
     keep: np.ndarray | None = None
     operator: np.ndarray | None = None
+    downdate: np.ndarray | None = None
+    aside: Sequence[tuple[slice, slice | np.ndarray]] = ()
     summed: np.ndarray | None = None
     shares: np.ndarray | None = None
 
@@ -331,6 +340,24 @@ def score_operators(
     return _score(tile, view, strip, scoring, sums)
 
 
+def score_residuals(
+    tile: TargetTile, candidates: Candidates, strip: slice, scoring: str, workspace: Workspace
+) -> np.ndarray:
+    """(n_alphas, n_strip) scores of a fold from the residuals of all samples."""
+    view = candidates.view
+    size = width(strip)
+    y = tile.gather(view.test, tile.train_effects(view, strip), strip, workspace, "test")
+    F = workspace.array("F", (len(candidates.downdate), len(view.test), size))
+    # a slice of a memory map takes as long as a small product
+    for a, (A, predictions) in enumerate(zip(np.asarray(candidates.downdate), F, strict=True)):
+        predictions[...] = y
+        for columns, rows in candidates.aside:
+            residuals = tile.residuals_of(a, rows, strip, workspace)
+            tile.multiply(A[:, columns], residuals, predictions, workspace, accumulate=True)
+    sums = _product_moments([(F, y)], candidates, size, workspace)
+    return _score(tile, view, strip, scoring, sums)
+
+
 def score_loo(
     tile: TargetTile, candidates: Candidates, strip: slice, scoring: str, workspace: Workspace
 ) -> np.ndarray:
@@ -377,6 +404,7 @@ SCORERS: dict[str, Scorer] = {
     "statistics": score_statistics,
     "products": score_products,
     "operators": score_operators,
+    "residuals": score_residuals,
     "loo": score_loo,
     "gcv": score_gcv,
 }

@@ -24,7 +24,7 @@ from ridgemm.nuisance import Nuisance, check_room, make_nuisance, residual
 from ridgemm.progress import progress
 from ridgemm.projections import Data, FoldView, make_views
 from ridgemm.routes import Problem, allowed_routes
-from ridgemm.sources import Reader, Source, largest_eigenvalue, scan
+from ridgemm.sources import Reader, Source, rough_eigenvalues, scan
 from ridgemm.store import Store, check_space, create_array, fingerprint, open_array
 from ridgemm.tiles import TileGrid, width
 from ridgemm.trace import shared_scores
@@ -150,7 +150,7 @@ def plan_fit(
     folds = [fold for group in fold_groups for fold in group.folds]
     fewest = min((len(fold.train) for fold in folds), default=n)
     check_room(nuisance, fewest, [np.arange(n)] if settings.kind == "loo" else [])
-    largest = largest_eigenvalue(X, settings.standardize)
+    largest, _ = rough_eigenvalues(X, settings.standardize)
     problem = Problem(
         n=n,
         p=X.shape[1],

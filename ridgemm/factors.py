@@ -160,8 +160,12 @@ class FactorMaker:
     def _fetch(self, kind: str, fold: Fold, build) -> Factors:
         return Factors(**self.store.fetch(self._name(kind, fold), build))
 
+    def entry(self, kind: str, *parts: Any) -> str:
+        """Name of an entry of this X that `parts` tell from others of its kind."""
+        return f"{kind}-{key(kind, self._identity, *parts)}"
+
     def _name(self, kind: str, fold: Fold) -> str:
-        return f"{kind}-{key(kind, self._identity, fold.train, fold.test)}"
+        return self.entry(kind, fold.train, fold.test)
 
     def make(self, family: str, requests: Sequence[Request]) -> list[Factors]:
         """Factors of all `requests` by one family: "primal", "svd" or "dual"."""
@@ -366,7 +370,6 @@ class FactorMaker:
         -------
         (q * n_test, n_train) float32
         """
-        name = key("operator", self._identity, fold.train, fold.test, basis)
 
         def build(folder: Path) -> None:
             m, n = len(fold.test), len(fold.train)
@@ -374,7 +377,8 @@ class FactorMaker:
             for i, member in enumerate(basis):
                 blas.gemm(factors.heldout * member, factors.basis.T, out[i * m : (i + 1) * m])
 
-        return self.store.fetch(f"operator-{name}", build)["operator"]
+        name = self.entry("operator", fold.train, fold.test, basis)
+        return self.store.fetch(name, build)["operator"]
 
     def _build_dual(self, folder: Path, gram: DualGram, fold: Fold) -> None:
         train, m = fold.train, len(fold.train)
@@ -420,7 +424,7 @@ class FactorMaker:
     def _dual_grams(self, folds: Sequence[Fold]) -> list[DualGram]:
         if self.standardize:
             return self._grams([fold.train for fold in folds])
-        name = f"gram-{key('gram', self._identity)}"
+        name = self.entry("gram")
 
         def build(folder: Path) -> None:
             (gram,) = self._grams([None])

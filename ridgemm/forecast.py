@@ -13,10 +13,9 @@ from ridgemm.errors import StorageError
 from ridgemm.factors import CONCURRENT
 from ridgemm.fitplan import Plan, format_bytes
 from ridgemm.folds import Fold
-from ridgemm.nested import target_flops
 from ridgemm.nullplan import NullPlan, NullProblem
 from ridgemm.rates import Rates, machine_rates
-from ridgemm.routes import EIGH, MEMBERS, PRIMAL_RESOLUTION
+from ridgemm.routes import EIGH, PRIMAL_RESOLUTION
 from ridgemm.sources import Source
 from ridgemm.transport import written_bytes
 
@@ -182,6 +181,22 @@ def factor_work(
     return FactorWork(float(flops), float(cubes), len(folds), at_once, disk, scratch)
 
 
+def downdate_work(n: int, p: int, asides: Sequence[tuple[int, int]], r: int) -> FactorWork:
+    """Work of `ridgemm.downdates`: one eigendecomposition, and an inverse for each fold and alpha.
+
+    `asides` are numbers of rows that a fold does not train on, and of those it tests.
+    """
+    work = factor_work("dual", (n, p), [(n, 0)], 1, 1, False, 1, "residuals", r)
+    flops = 2 * r * n**3 + sum(r * (m**3 / 3 + 2 * m**2 * n_test) for m, n_test in asides)
+    operators = n**2 + sum(m * n_test for m, n_test in asides)
+    return replace(
+        work,
+        flops=work.flops + flops,
+        n_entries=work.n_entries + 1 + len(asides),
+        disk_bytes=work.disk_bytes + _SINGLE * r * operators + _HEADERS * (1 + len(asides)),
+    )
+
+
 def forecast_fit(settings: Settings, plan: Plan, folds: Sequence[Fold], X: Source, Y: Source):
     """Forecast of `RidgeCV.fit`, from its plan."""
     problem, rates = plan.problem, machine_rates()
@@ -246,41 +261,24 @@ def forecast_null(
 ) -> Forecast:
     """Forecast of `permutation_test`, from its plan."""
     settings, rates, m = problem.settings, machine_rates(), problem.n_permutations
-    folds = [fold for split in problem.splits for fold in (*split.inner, split.outer)]
-    sizes = [(len(fold.train), len(fold.test)) for fold in folds]
+    n_folds = len(problem.asides)
     # LOO and GCV inside hold out no set of rows
     inner = [f for split in problem.splits for f in split.inner if settings.kind == "folds"]
     levels = inner, [split.outer for split in problem.splits]
-    n_atoms = max(len(split.group.atoms) for split in problem.splits)
     passes = len(problem.splits) if plan.family == "primal" else 1
     observed = 1 if plan.shared_pass else passes
-    work = factor_work(
-        plan.family,
-        X.shape,
-        sizes,
-        passes,
-        n_atoms,
-        settings.standardize,
-        at_once,
-        plan.method,
-        len(settings.alphas),
-    )
+    work = _null_work(problem, plan, passes, at_once)
     null_bytes = 4 * m * problem.t if kept else 0
     predicted = 4 * problem.n * problem.t if problem.heldout else 0
-    n_members = min(len(settings.alphas), MEMBERS)
-    shape = problem.n, problem.p, n_members
-    flops = problem.t * target_flops(
-        problem.splits, plan.family, plan.method, *shape, plan.shared_pass
-    )
-    each = problem.n * problem.t * 2 * len(problem.splits) if problem.heldout else flops
+    each = problem.n * problem.t * 2 * len(problem.splits) if problem.heldout else plan.flops
     observed_precision = "single" if settings.precision == "bf16" else settings.precision
     stages = (
         _reading("scan", 2 * (_n_bytes(X) + _n_bytes(Y)), rates),
         work.stage(passes * _n_bytes(X), rates),
         _targets(
-            "observed", flops, observed * _n_bytes(X) + _n_bytes(Y), rates, observed_precision
+            "observed", plan.flops, observed * _n_bytes(X) + _n_bytes(Y), rates, observed_precision
         ),
-        _null_stage(problem, plan, m * each, len(folds), -(-m // plan.batch) * _n_bytes(Y), rates),
+        _null_stage(problem, plan, m * each, n_folds, -(-m // plan.batch) * _n_bytes(Y), rates),
     )
     return Forecast(
         "permutation test",
@@ -304,6 +302,19 @@ def forecast_null(
             *_warnings(settings, problem.smallest_alpha, plan.family, levels),
             *_p_warnings(m, problem.t, level, tail),
         ),
+    )
+
+
+def _null_work(problem: NullProblem, plan: NullPlan, passes: int, at_once: int) -> FactorWork:
+    """Factors and operators of all folds of both levels."""
+    shape, r = (problem.n, problem.p), len(problem.settings.alphas)
+    if plan.method == "residuals":
+        return downdate_work(*shape, problem.asides, r)
+    sizes = [(problem.n - aside, n_test) for aside, n_test in problem.asides]
+    n_atoms = max(len(split.group.atoms) for split in problem.splits)
+    standardize = problem.settings.standardize
+    return factor_work(
+        plan.family, shape, sizes, passes, n_atoms, standardize, at_once, plan.method, r
     )
 
 

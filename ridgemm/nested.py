@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from ridgemm.crossvalidation import Candidates, generalised, held_out, left_out
+from ridgemm.downdates import downdate, residual_operators, rows_aside, runs
 from ridgemm.engine import Settings
 from ridgemm.errors import InputError
 from ridgemm.factors import FactorMaker, Request
 from ridgemm.folds import Fold, FoldGroup, fold_group, make_folds
 from ridgemm.kernels import round_parts
-from ridgemm.projections import FoldView, make_views
+from ridgemm.projections import FoldView, make_view, make_views
+from ridgemm.routes import MEMBERS
 from ridgemm.store import create_array
 
 _FLOPS_OF_AN_ADDITION = 200
@@ -53,6 +55,22 @@ class NestedFold:
     outer: Candidates
     outer_method: str
     parts: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(frozen=True)
+class WholeFit:
+    """The fit to all samples, from the residuals of which those of every fold are made.
+
+    Attributes
+    ----------
+    view : FoldView
+        Of the pieces that all splits are made of.
+    operators : (n_alphas, n_samples, n_samples) float32
+        See `ridgemm.downdates`.
+    """
+
+    view: FoldView
+    operators: np.ndarray
 
 
 def nested_splits(
@@ -103,22 +121,26 @@ def target_flops(
     r: int,
     shared_pass: bool = False,
 ) -> float:
-    """Flops of one target in one permutation of the whole nested procedure."""
-    flops = 0.0
+    """Flops of one target in one permutation of the whole nested procedure, with `r` alphas."""
+    flops, q = 0.0, min(r, MEMBERS)
     if family == "primal":
         flops += 2 * n * p * (1 if shared_pass else len(splits))
+    if method == "residuals":
+        flops += 2 * r * n**2
     for split in splits:
         for fold in (*split.inner, split.outer):
             m, n_test = len(fold.train), len(fold.test)
-            if method == "operators":
-                flops += 2 * r * n_test * m
+            if method == "residuals":
+                flops += 2 * r * n_test * (n - m)
+            elif method == "operators":
+                flops += 2 * q * n_test * m
             elif method == "statistics":
-                flops += (4 + r) * p**2
+                flops += (4 + q) * p**2
             elif family == "primal":
-                flops += 2 * p**2 + 2 * r * n_test * p
+                flops += 2 * p**2 + 2 * q * n_test * p
             else:
                 k = m if family == "dual" else p
-                flops += 2 * m * k + 2 * r * n_test * k
+                flops += 2 * m * k + 2 * q * n_test * k
     return flops
 
 
@@ -199,6 +221,45 @@ def make_nested(
             )
         )
     return tuple(nested)
+
+
+def make_downdated(
+    settings: Settings,
+    splits: Sequence[NestedSplit],
+    maker: FactorMaker,
+    pieces: Sequence[np.ndarray],
+) -> tuple[WholeFit, tuple[NestedFold, ...]]:
+    """The fit to all samples, and candidates of all splits from its residuals.
+
+    Parameters
+    ----------
+    settings : Settings
+    splits : sequence of NestedSplit
+    maker : FactorMaker
+    pieces : sequence of int arrays
+        As `ridgemm.folds.refine` gives them.
+    """
+    n, alphas = maker.X.shape[0], settings.alphas
+    Q = residual_operators(maker, alphas)
+    everything, pieces_of_all = Fold(np.arange(n), np.arange(0)), np.ones(len(pieces), dtype=bool)
+    # rows that no fold uses have no part in its sums: any effects do, as Q takes all away
+    used = Fold(np.sort(np.concatenate(pieces)), everything.test)
+    view = make_view(maker.nuisance, used, pieces_of_all, ~pieces_of_all)
+    whole = WholeFit(replace(view, train=everything.train), Q)
+    mix = np.eye(len(alphas), dtype=np.float32)
+
+    def candidates(split: NestedSplit, i: int) -> Candidates:
+        group = split.group
+        fold = group.folds[i]
+        view = make_view(maker.nuisance, fold, group.in_train[i], group.in_test[i])
+        A = downdate(maker, fold, alphas, Q)
+        return Candidates(view, mix[:, :0], mix, downdate=A, aside=runs(rows_aside(fold, n)))
+
+    nested = []
+    for split in splits:
+        *inner, outer = (candidates(split, i) for i in range(len(split.group.folds)))
+        nested.append(NestedFold(split.group.atoms, tuple(inner), "residuals", outer, "residuals"))
+    return whole, tuple(nested)
 
 
 def rounded_operators(folds: Sequence[NestedFold], folder: Path) -> tuple[NestedFold, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ridgemm.crossvalidation import moment_bytes
+from ridgemm.downdates import downdate_bytes, resolves
 from ridgemm.engine import Settings
 from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.fitplan import (
@@ -32,6 +33,7 @@ _METHODS = (
     ("primal", "statistics"),
     ("primal", "products"),
     ("svd", "products"),
+    ("dual", "residuals"),
     ("dual", "operators"),
     ("dual", "products"),
 )
@@ -65,7 +67,7 @@ class NullPlan:
     factors_in_files : bool
         As in `ridgemm.fitplan.Plan`.
     shared_pass : bool
-        One pass over the samples serves all outer folds.
+        One pass over the samples, or one fit to all of them, serves all outer folds.
     flops : float
         Of one permutation of all targets.
     peak_bytes : int
@@ -126,7 +128,8 @@ class NullProblem:
     t: int
     n_permutations: int
     heldout: bool
-    smallest_alpha: float
+    smallest_alpha: float  # share of the largest eigenvalue
+    largest_alpha: float  # multiple of the mean one
     n_threads: int
     n_confounds: int = 0
     shown: bool = True
@@ -140,6 +143,12 @@ class NullProblem:
     def refined(self) -> tuple[tuple[np.ndarray, ...], list[tuple[np.ndarray, ...]]]:
         """Pieces of the atoms of all splits, as `ridgemm.folds.refine` gives them."""
         return refine([split.group for split in self.splits], self.n)
+
+    @cached_property
+    def asides(self) -> list[tuple[int, int]]:
+        """Numbers of rows that a fold does not train on, and of those it tests."""
+        folds = (fold for split in self.splits for fold in (*split.inner, split.outer))
+        return [(self.n - len(fold.train), len(fold.test)) for fold in folds]
 
 
 def plan_null(problem: NullProblem) -> NullPlan:
@@ -155,12 +164,7 @@ def plan_null(problem: NullProblem) -> NullPlan:
     settings = problem.settings
     smallest = []
     for family, method in _allowed(problem):
-        shared = family == "primal" and not problem.heldout
-        shape = problem.n, problem.p
-        shared = shared and one_pass_pays(
-            problem.splits, problem.refined[1], shape, settings.memory_limit
-        )
-        for shared_pass in (True, False) if shared else (False,):
+        for shared_pass in _passes(problem, family, method):
             plan = _fit_tiles(problem, family, method, shared_pass)
             if plan.peak_bytes <= settings.memory_limit:
                 return plan
@@ -172,6 +176,38 @@ def plan_null(problem: NullProblem) -> NullPlan:
         f"{best.family}-{best.method} for n_permutations={problem.n_permutations}; raise the limit"
         + (" or lower n_jobs." if settings.n_workers > 1 else ".")
     )
+
+
+def _passes(problem: NullProblem, family: str, method: str) -> tuple[bool, ...]:
+    """What `NullPlan.shared_pass` may be, the better one first."""
+    if method == "residuals":
+        return (True,)
+    if family != "primal" or problem.heldout:
+        return (False,)
+    shape, limit = (problem.n, problem.p), problem.settings.memory_limit
+    pays = one_pass_pays(problem.splits, problem.refined[1], shape, limit)
+    return (True, False) if pays else (False,)
+
+
+def _residuals_serve(problem: NullProblem) -> bool:
+    """Whether the residuals of one fit to all samples make the predictions of every fold.
+
+    One alpha for all has the trace identity, and what is written predictions of the outer folds
+    alone.
+    """
+    settings = problem.settings
+    if problem.heldout or settings.kind != "folds" or not settings.per_target:
+        return False
+    # standardised features differ from fold to fold, directions that are not shown likewise
+    if settings.standardize or not problem.shown or settings.precision != "single":
+        return False
+    return resolves(problem.smallest_alpha, problem.largest_alpha, settings.scoring)
+
+
+def _residuals_stay(problem: NullProblem) -> bool:
+    """Whether their operators, all of which every permutation reads, stay in memory."""
+    values = problem.n**2 + sum(aside * n_test for aside, n_test in problem.asides)
+    return 4 * len(problem.settings.alphas) * values <= problem.settings.memory_limit
 
 
 def _allowed(problem: NullProblem) -> list[tuple[str, str]]:
@@ -187,6 +223,10 @@ def _allowed(problem: NullProblem) -> list[tuple[str, str]]:
             if family == "primal" and problem.smallest_alpha < PRIMAL_RESOLUTION:
                 continue
             if family == "svd" and problem.smallest_alpha >= PRIMAL_RESOLUTION:
+                continue
+        if method == "residuals":
+            asked = settings.solver == "dual-residuals"
+            if not _residuals_serve(problem) or not (asked or _residuals_stay(problem)):
                 continue
         # LOO and GCV of a tall family subtract a fit that may interpolate
         if settings.kind != "folds" and family != "dual" and smallest_train < 1.25 * p:
@@ -319,6 +359,8 @@ def _peak_bytes(problem: NullProblem, plan: NullPlan) -> int:
     n_test = _largest_test(problem)
     factors = factor_bytes(plan.family, n, p, plan.block, plan.factors_in_files)
     factors *= null_factors_at_once(problem, plan)
+    if plan.method == "residuals":
+        factors = max(factors, *(downdate_bytes(n, *sizes) for sizes in problem.asides))
     trace = _trace_bytes(problem, plan, plan.factors_in_files)
     stages = max(factors, settings.n_workers * _task_bytes(problem, plan, n_test), trace)
     return _fixed_bytes(problem, plan) + stages
@@ -384,10 +426,15 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
     strip = 2 * n + 3 * k + moment_bytes(r) // 4 + n_test
     # training rows in bfloat16 beside those of the observed map
     strip += n // 2 if problem.settings.precision == "bf16" else 0
-    strip += max(
-        {"statistics": r * k, "operators": r * n_test, "products": (1 + r) * n_test}[plan.method],
-        (1 + r) * n_test if problem.heldout else 0,
-    )
+    widest = {
+        "statistics": r * k,
+        "operators": r * n_test,
+        "products": (1 + r) * n_test,
+        "residuals": r * n_test + max(aside for aside, _ in problem.asides),
+    }
+    strip += max(widest[plan.method], (1 + r) * n_test if problem.heldout else 0)
+    if plan.method == "residuals":
+        shared += 4 * r * n * columns
     confounds = 0
     if c := problem.n_confounds:
         # as in a fit: products with the tile, pieces of 64 rows while reading, float64 blocks

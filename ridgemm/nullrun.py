@@ -20,7 +20,7 @@ from ridgemm.folds import Fold, refine
 from ridgemm.forecast import Forecast, forecast_null
 from ridgemm.journal import Journal
 from ridgemm.mapreduce import Crew, threads_per_worker
-from ridgemm.nested import make_nested, nested_splits, rounded_operators
+from ridgemm.nested import make_downdated, make_nested, nested_splits, rounded_operators
 from ridgemm.nuisance import check_room, residual, whole_residual
 from ridgemm.nullchoice import shared_choices
 from ridgemm.nullplan import NullPlan, NullProblem, kept_plan, null_factors_at_once, plan_null
@@ -38,7 +38,7 @@ from ridgemm.private import remove
 from ridgemm.projections import Data
 from ridgemm.results import NULL, Null, PermutationResult, threshold, write_result
 from ridgemm.schemes import PermutationScheme
-from ridgemm.sources import Scan, Source, largest_eigenvalue, scan
+from ridgemm.sources import Scan, Source, rough_eigenvalues, scan
 from ridgemm.store import (
     MANIFEST,
     Store,
@@ -274,7 +274,7 @@ class NullRun:
 
     def _problem(self) -> NullProblem:
         settings = self.settings
-        largest = largest_eigenvalue(self.X, settings.standardize)
+        largest, mean = rough_eigenvalues(self.X, settings.standardize)
         return NullProblem(
             settings=settings,
             splits=self.splits,
@@ -284,6 +284,7 @@ class NullRun:
             n_permutations=self.m,
             heldout=self.heldout,
             smallest_alpha=settings.alphas.min() / largest,
+            largest_alpha=settings.alphas.max() / mean,
             n_threads=threads_per_worker(settings.n_workers),
             n_confounds=self.nuisance.n_confounds,
             shown=self.shown,
@@ -313,14 +314,19 @@ class NullRun:
 
     def _make_job(self, plan: NullPlan, maker: FactorMaker, data: Data) -> NullJob:
         settings = self.settings
-        exact = not settings.per_target and not self.heldout
-        outer_method = "products" if self.heldout else plan.method
-        folds = make_nested(
-            settings, self.splits, plan.family, plan.method, maker, exact, outer_method
-        )
         shared_atoms: tuple[np.ndarray, ...] = ()
         if plan.shared_pass:
             shared_atoms, unions = refine([split.group for split in self.splits], self.n)
+        whole = None
+        if plan.method == "residuals":
+            whole, folds = make_downdated(settings, self.splits, maker, shared_atoms)
+        else:
+            exact = not settings.per_target and not self.heldout
+            outer_method = "products" if self.heldout else plan.method
+            folds = make_nested(
+                settings, self.splits, plan.family, plan.method, maker, exact, outer_method
+            )
+        if plan.shared_pass:
             pairs = zip(folds, unions, strict=True)
             folds = tuple(replace(fold, parts=union) for fold, union in pairs)
         return NullJob(
@@ -337,6 +343,7 @@ class NullRun:
             journal=self.journal,
             missing=data.skip,
             keep=self._keeps_null,
+            whole=whole,
         )
 
     @property

@@ -6,7 +6,8 @@ changes nothing gives the same bits and counts as a tie. A task publishes one pa
 Outer folds are the outer loop: all permutations of a task pass through the factors of one fold
 before the next fold's are touched, so that a worker reads each of them once for a task, however
 little of them its memory or its file system holds. Where all folds share one pass over the samples
-(`ridgemm.nested.one_pass_pays`), permutations are the outer loop.
+(`ridgemm.nested.one_pass_pays`), or a fit to all of them (`ridgemm.downdates`), permutations are
+the outer loop.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from ridgemm.errors import StorageError
 from ridgemm.journal import Journal
 from ridgemm.kernels import count_null, first_best, heldout_moments, shrink_targets
 from ridgemm.mapreduce import Crew
-from ridgemm.nested import NestedFold
+from ridgemm.nested import NestedFold, WholeFit
 from ridgemm.null import tail_statistic
 from ridgemm.projections import Data, Order, TargetTile
 from ridgemm.schemes import PermutationScheme
@@ -54,6 +55,8 @@ class NullJob:
         Cross-products with X are made (primal routes).
     shared_atoms : tuple of int arrays
         Pieces of the atoms of all folds, where one pass serves them all; otherwise empty.
+    whole : WholeFit, optional
+        The fit to all samples, where all folds are scored by its residuals.
     scoring : str
     alphas : (n_alphas,) float64
     schemes : tuple of (PermutationScheme, rows)
@@ -97,6 +100,7 @@ class NullJob:
     hits: int = 0
     counts: np.ndarray | None = None
     drawn: np.ndarray | None = None
+    whole: WholeFit | None = None
 
 
 Task = tuple[slice, int, int]
@@ -312,6 +316,8 @@ def _load(job: NullJob, tile: TargetTile, atoms: Sequence[np.ndarray], block: Bl
     tile.permute(block.orders)
     strips = spans(tile.size, job.strip)
     tile.load_atoms(atoms, strips, job.products)
+    if job.whole is not None:
+        tile.load_residuals(job.whole.view, job.whole.operators, strips)
     return strips
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ridgemm.factors import FactorMaker, Factors, Request
+from ridgemm.folds import Fold
 from ridgemm.kernels import (
     column_moments,
     gather_rounded_rows,
@@ -73,7 +74,7 @@ class FoldView:
     train, test : int arrays
     in_train, in_test : (n_atoms,) bool
     factors : Factors, optional
-        None where an operator holds all that is needed.
+        None where operators hold all that is needed.
     weights : (q, q) float64
         W of the targets, see `ridgemm.nuisance`.
     """
@@ -89,16 +90,21 @@ class FoldView:
 def make_views(maker: FactorMaker, family: str, requests: Sequence[Request]) -> list[FoldView]:
     """Views of the folds of `requests`, their factors made or found."""
     return [
-        FoldView(
-            request.fold.train,
-            request.fold.test,
-            request.in_train,
-            request.in_test,
-            factors,
-            maker.nuisance.y_weights(maker.nuisance.gram(request.fold.train)),
-        )
+        make_view(maker.nuisance, request.fold, request.in_train, request.in_test, factors)
         for request, factors in zip(requests, maker.make(family, requests), strict=True)
     ]
+
+
+def make_view(
+    nuisance: Nuisance,
+    fold: Fold,
+    in_train: np.ndarray,
+    in_test: np.ndarray,
+    factors: Factors | None = None,
+) -> FoldView:
+    """View of a fold, of the atoms that its sets are made of."""
+    weights = nuisance.y_weights(nuisance.gram(fold.train))
+    return FoldView(fold.train, fold.test, in_train, in_test, factors, weights)
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ class TargetTile:
         self._orders: list[Order] = []
         self.products = False
         self.Y: np.ndarray | None = None
+        self.residuals: np.ndarray | None = None
         if resident:
             n = data.Y.shape[0]
             self.Y = self._y.tile(slice(0, n), columns, crew.shared, "Y", crew.team, stays=True)
@@ -177,6 +184,41 @@ class TargetTile:
             if len(atoms) > 1:
                 self.C_total = self.crew.shared.array("C total", self.C[0].shape)
                 self._add_up(self.C, self.C_total)
+
+    def load_residuals(self, whole: FoldView, operators: np.ndarray, strips: list[slice]) -> None:
+        """Residuals of the fit to all samples, for every alpha.
+
+        Parameters
+        ----------
+        whole : FoldView
+            Trains on all samples.
+        operators : (n_alphas, n_samples, n_samples) float32
+            As of `ridgemm.downdates.residual_operators`.
+        strips : list of slice
+        """
+        shape = (*operators.shape[:2], self.size)
+        self.residuals = self.crew.shared.array("residuals", shape)
+        stacked = operators.reshape(-1, operators.shape[2])
+        out = self.residuals.reshape(-1, self.size)
+
+        def add(slot: int, strip: slice) -> None:
+            workspace = self.crew.slots[slot]
+            effects = self.train_effects(whole, strip)
+            y = self.gather(whole.train, effects, strip, workspace, "train")
+            self.multiply(stacked, y, out[:, strip], workspace)
+
+        self.crew.team.run(add, strips)
+
+    def residuals_of(
+        self, a: int, rows: slice | np.ndarray, strip: slice, workspace: Workspace
+    ) -> np.ndarray:
+        """Rows of the loaded residuals of one alpha."""
+        residuals = self.residuals[a][:, strip]
+        if isinstance(rows, slice):
+            return residuals[rows]
+        out = workspace.array("aside", (len(rows), width(strip)))
+        gather_rows(residuals, rows, np.zeros(width(strip), np.float32), out)
+        return out
 
     def joined(self, parts: Sequence[np.ndarray]) -> "TargetTile":
         """The same targets and orders, in atoms that are unions of those that are loaded.

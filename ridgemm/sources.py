@@ -377,21 +377,22 @@ def _refuse_unusable(source: Source, count: int, step: int) -> None:
                 )
 
 
-def largest_eigenvalue(X: Source, standardize: bool) -> float:
-    """Rough largest eigenvalue of the centred Gram, from at most 256 rows and 4096 columns.
+def rough_eigenvalues(X: Source, standardize: bool) -> tuple[float, float]:
+    """Largest and mean eigenvalue of the centred Gram, from at most 256 rows and 4096 columns.
 
-    Good to a small factor; it decides only which route resolves the smallest alpha.
+    Good to a small factor; they decide only which routes resolve the alphas.
     """
     n, p = X.shape
     sample = _sample_rows(X) if X.chunks is None else _sample_chunks(X)
     if not (np.abs(sample) <= LARGEST).all():
-        return 1.0  # the scan will say where
+        return 1.0, 1.0  # the scan will say where
     sample -= sample.mean(axis=0)
     if standardize:
         sd = sample.std(axis=0)
         sample /= np.where(sd > 0, sd, 1)
-    share = sample.size / (n * p)
-    return max(float(np.linalg.norm(sample, 2)) ** 2 / share, float(np.finfo(np.float32).tiny))
+    share, least = sample.size / (n * p), float(np.finfo(np.float32).tiny)
+    largest, total = np.linalg.norm(sample, 2) ** 2 / share, np.linalg.norm(sample) ** 2 / share
+    return max(float(largest), least), max(float(total) / min(n, p), least)
 
 
 def _sample_rows(X: Source) -> np.ndarray:

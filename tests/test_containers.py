@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 import ridgemm
 from ridgemm import InputError, RidgeCV
 from ridgemm.files import open_source
-from ridgemm.sources import as_source, largest_eigenvalue, scan
+from ridgemm.sources import as_source, rough_eigenvalues, scan
 from ridgemm.store import fingerprint
 from ridgemm.threads import Team
 from ridgemm.transport import pack, unpack
@@ -146,8 +146,8 @@ def test_chunks_are_read_once(chunks):
         X[-1, -1] += 1
         assert fingerprint(source, team) != name
     counted.reads[...] = 0
-    ratio = largest_eigenvalue(source, False) / largest_eigenvalue(array, False)
-    assert 1 / 3 < ratio < 3 and counted.reads.max() == 1
+    ratios = np.divide(rough_eigenvalues(source, False), rough_eigenvalues(array, False))
+    assert ((ratios > 1 / 3) & (ratios < 3)).all() and counted.reads.max() == 1
 
 
 def test_a_view_of_delays_reads_chunks_once():

@@ -178,6 +178,7 @@ def test_disk_of_a_fit(route, shape, options, tmp_path):
         ("primal-statistics", (600, 100)),
         ("primal-products", (600, 100)),
         ("svd-products", (600, 60)),
+        ("dual-residuals", (100, 300)),
         ("dual-operators", (100, 300)),
         ("dual-products", (100, 300)),
     ],

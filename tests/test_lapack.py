@@ -311,6 +311,7 @@ NULLS = [
     ("primal-statistics", {}, {}),
     ("primal-products", {}, {}),
     ("svd-products", {}, {}),
+    ("dual-residuals", {}, {}),
     ("dual-operators", {}, {}),
     ("dual-products", {}, {}),
     ("dual-products", dict(cv="loo"), {}),

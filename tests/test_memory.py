@@ -558,6 +558,10 @@ SHARED = {"per_target": False, "scoring": "neg_mean_squared_error"}
         # outer folds that share one pass over the samples
         Case(2000, 60, 3000, "primal-statistics", 3, "refit"),
         Case(300, 100, 3000, "dual-operators", 3, "refit", **SHARED),
+        # residuals of all samples
+        Case(200, 1500, 1, "dual-residuals", 3, "refit"),
+        Case(300, 400, 3000, "dual-residuals", 3, "refit"),
+        Case(200, 400, 3000, "dual-residuals", 3, "refit", n_jobs=2),
         Case(200, 400, 3000, "dual-operators", 3, "refit", n_jobs=2),
     ],
     ids=str,
@@ -579,6 +583,8 @@ def test_hard_cases(child, case):
         Case(1000, 2200, 200, "primal-statistics", 2, "refit", limit=128 * MB),
         Case(2400, 4000, 200, "dual-operators", 2, "refit", limit=128 * MB),
         Case(1200, 300, 10_000, "dual-operators", 3, "refit", **SHARED),
+        Case(1600, 2000, 500, "dual-residuals", 3, "refit", limit=128 * MB),
+        Case(1200, 300, 10_000, "dual-residuals", 4, "refit", limit=150 * MB),
         Case(1200, 300, 40_000, "dual-trace", "loo", **SHARED),
         Case(1000, 2500, 1, "primal-statistics", 2),
         Case(40, 10, 1_200_000, "primal-statistics", limit=300 * MB),

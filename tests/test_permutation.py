@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.model_selection import KFold, LeaveOneGroupOut, ShuffleSplit
 
 from ridgemm import (
@@ -115,10 +116,21 @@ def assert_between(p, bounds, m):
     assert np.all(counts > low - 0.5) and np.all(counts < high + 0.5)
 
 
+def by_residuals(model, X, Y, **options):
+    """The same test by dual-residuals; None where it is not for that."""
+    try:
+        return permutation_test(clone(model).set_params(solver="dual-residuals"), X, Y, **options)
+    except InputError as error:
+        if "solver='dual-residuals' cannot run" not in str(error):
+            raise
+        return None
+
+
 def assert_as_reference(model, X, Y, **options):
     """Scores, null, moments and p-values are those of the double loop; the result and it.
 
-    So are those of a tall refit whose outer folds share one pass over the samples.
+    So are those of a tall refit whose outer folds share one pass over the samples, and of one
+    whose folds share the residuals of all samples.
     """
     result = permutation_test(model, X, Y, keep_null=True, **options)
     observed, null = reference(model, X, Y, **options)
@@ -128,6 +140,9 @@ def assert_as_reference(model, X, Y, **options):
             one_pass = permutation_test(model, X, Y, keep_null=True, **options)
         assert np.all(np.abs(one_pass.null - null) <= 1e-4 * (1 + np.abs(null)))
         assert np.all(np.abs(one_pass.scores - observed) <= 1e-4 * (1 + np.abs(observed)))
+    if (shared := by_residuals(model, X, Y, keep_null=True, **options)) is not None:
+        assert np.all(np.abs(shared.null - null) <= 1e-4 * (1 + np.abs(null)))
+        assert np.all(np.abs(shared.scores - observed) <= 1e-4 * (1 + np.abs(observed)))
     m = len(null)
     assert result.n_permutations == m
     assert np.all(np.abs(result.scores - observed) <= 1e-4 * (1 + np.abs(observed)))
@@ -291,6 +306,7 @@ SOLVERS = (
     "primal-statistics",
     "primal-products",
     "svd-products",
+    "dual-residuals",
     "dual-operators",
     "dual-products",
 )
@@ -312,12 +328,14 @@ def test_solvers_agree(null, scoring, per_target):
     for solver in SOLVERS:
         if null == "heldout" and not solver.endswith("products"):
             continue
+        if solver == "dual-residuals" and not per_target:
+            continue
         result = run(X, Y, solver=solver, null=null, model=model)
         # the trace identity has its own suffix
         assert result.description["route"].startswith(solver)
         nulls[solver] = np.array(result.null)
     first = nulls.pop("primal-products")
-    assert len(nulls) == 4 if null == "refit" else 2
+    assert len(nulls) == {"refit": 4 + per_target, "heldout": 2}[null]
     for other in nulls.values():
         np.testing.assert_allclose(other, first, rtol=2e-5, atol=2e-5)
 
