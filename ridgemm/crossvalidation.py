@@ -25,6 +25,7 @@ import numpy as np
 
 from ridgemm import blas
 from ridgemm.kernels import (
+    column_moments,
     cross_moments,
     loo_moments,
     product_moments,
@@ -67,7 +68,7 @@ class Candidates:
     operator : (q * n_test, n_train) float32, optional
         The held-out predictions of the members are ``operator @ y``.
     downdate : (n_alphas, n_test, n_aside) float32, optional
-        What makes them of residuals of all samples, for residuals.
+        What makes predictions less y of residuals of all samples, for residuals.
     aside : list of (columns of `downdate`, rows), optional
         The rows that are not trained on, in runs.
     summed : (n_alphas, k) float32, optional
@@ -344,18 +345,26 @@ def score_residuals(
     tile: TargetTile, candidates: Candidates, strip: slice, scoring: str, workspace: Workspace
 ) -> np.ndarray:
     """(n_alphas, n_strip) scores of a fold from the residuals of all samples."""
-    view = candidates.view
-    size = width(strip)
-    y = tile.gather(view.test, tile.train_effects(view, strip), strip, workspace, "test")
-    F = workspace.array("F", (len(candidates.downdate), len(view.test), size))
+    view, size = candidates.view, width(strip)
     # a slice of a memory map takes as long as a small product
-    for a, (A, predictions) in enumerate(zip(np.asarray(candidates.downdate), F, strict=True)):
-        predictions[...] = y
-        for columns, rows in candidates.aside:
+    downdate = np.asarray(candidates.downdate)
+    E = workspace.array("F", (*downdate.shape[:2], size))
+    for a, (A, errors) in enumerate(zip(downdate, E, strict=True)):
+        for i, (columns, rows) in enumerate(candidates.aside):
             residuals = tile.residuals_of(a, rows, strip, workspace)
-            tile.multiply(A[:, columns], residuals, predictions, workspace, accumulate=True)
-    sums = _product_moments([(F, y)], candidates, size, workspace)
-    return _score(tile, view, strip, scoring, sums)
+            tile.multiply(A[:, columns], residuals, errors, workspace, accumulate=i > 0)
+    if scoring == "correlation":
+        y = tile.gather(view.test, tile.train_effects(view, strip), strip, workspace, "test")
+        E += y
+        return _score(
+            tile, view, strip, scoring, _product_moments([(E, y)], candidates, size, workspace)
+        )
+    # squared errors need no look at y
+    sums, squares = workspace.zeros("moments", (2, len(E), size))
+    for errors, total, square in zip(E, sums, squares, strict=True):
+        column_moments(errors, total, square)
+    n, y_sum, y_square = tile.centered_moments(view, view.in_test, strip)
+    return from_error(scoring, squares, n, variation(n, y_sum, y_square))
 
 
 def score_loo(

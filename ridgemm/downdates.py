@@ -10,9 +10,9 @@ All folds of nested cross-validation, of both levels, share the product with :ma
 a fold costs :math:`2 n_f |S|` flops per target and alpha, not :math:`2 n_f m` of its m training
 rows. The diagonal case, :math:`e_i / (1 - h_{ii})`, is that of `ridgemm.crossvalidation.left_out`.
 
-The inverse enlarges the rounding of the residuals, by ``1 + w / alpha`` in the direction of
-eigenvalue w, and a prediction is y less what is left: both are small against y where alpha is
-neither small nor large (`resolves`).
+The inverse enlarges the rounding of Q, by ``1 + w / alpha`` in the direction of eigenvalue w, and a
+prediction, which a correlation needs, is y less what is left: `resolves` says which alphas that
+leaves.
 """
 
 from collections.abc import Iterator
@@ -119,10 +119,10 @@ def _blocks_of_rows(
 
 
 def downdate(maker: FactorMaker, fold: Fold, alphas: np.ndarray, Q: np.ndarray) -> np.ndarray:
-    r"""What makes predictions of a fold's test rows of residuals of all samples.
+    r"""What makes the errors of a fold's predictions of residuals of all samples.
 
     With B the test rows among the rows S that the fold does not train on,
-    :math:`\hat y_B = y_B + A (Q y)_S`, where A are the rows B of :math:`-(Q_{SS})^{-1}`.
+    :math:`\hat y_B - y_B = A (Q y)_S`, where A are the rows B of :math:`-(Q_{SS})^{-1}`.
 
     Parameters
     ----------
