@@ -172,6 +172,7 @@ class TargetTile:
         if products:
             p = self.data.X.shape[1]
             self.C = list(self.crew.shared.array("C", (len(atoms), p, self.size)))
+            self._projected: set[int] = set()
         # rows that pass through are multiplied where they lie: in few wide products, each of which
         # puts the rows of X in order for itself; a gathered strip is a product of its own
         most = _SIDE_BY_SIDE if self.Y is None else 1
@@ -465,10 +466,24 @@ class TargetTile:
         return total
 
     def project_all(self, fold: FoldView, strip: slice, workspace: Workspace) -> np.ndarray:
-        """Z of a fold's training rows, from whatever the tile holds."""
-        if self.products:
+        """Z of a fold's training rows, from whatever the tile holds.
+
+        One atom has one fold, that of all samples: Z takes the place of the products it was made
+        of, and the next call finds it there.
+        """
+        if not self.products:
+            return self.project_samples(fold, strip, workspace)
+        if len(self.C) > 1:
             return self.project_products(fold, fold.in_train, strip, workspace, "Z")
-        return self.project_samples(fold, strip, workspace)
+        kept = self.C[0][: len(fold.factors.eigenvalues), strip]
+        if strip.start in self._projected:
+            Z = workspace.array("Z", kept.shape)
+            Z[...] = kept
+            return Z
+        Z = self.project_products(fold, fold.in_train, strip, workspace, "Z")
+        kept[...] = Z
+        self._projected.add(strip.start)
+        return Z
 
     def project_samples(self, fold: FoldView, strip: slice, workspace: Workspace) -> np.ndarray:
         """``U.T y`` (dual) or ``(X V).T y`` (svd) of the training rows: the projections Z."""

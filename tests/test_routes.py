@@ -11,6 +11,7 @@ from sklearn import linear_model
 from sklearn.model_selection import GroupKFold, TimeSeriesSplit
 
 from ridgemm import RidgeCV
+from ridgemm.projections import TargetTile
 from ridgemm.routes import possible_routes
 from tests import naive, strategies
 
@@ -268,3 +269,29 @@ def test_one_alpha_by_loo_is_that_of_scikit_learn(shape, fit_intercept, scoring)
         assert_allclose(comp.best_score_, ref.best_score_, rtol=1e-5)
         assert_allclose(comp.coef_, ref.coef_, rtol=1e-4, atol=1e-5)
         assert_allclose(comp.intercept_, ref.intercept_, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["primal-gcv", "primal-loo"])
+def test_all_samples_are_projected_once(solver, monkeypatch):
+    """Scores and coefficients of a strip share Z; it is as if each had made its own."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((200, 12)), rng.standard_normal((200, 1100))
+    made, project = [], TargetTile.project_products
+
+    def counted(tile, fold, atoms, strip, workspace, name):
+        made.append(strip.start)
+        return project(tile, fold, atoms, strip, workspace, name)
+
+    monkeypatch.setattr(TargetTile, "project_products", counted)
+    cv = solver.removeprefix("primal-")
+    fitted = RidgeCV([1.0, 100.0], cv=cv, solver=solver).fit(X, Y)
+    n_strips = len(made)
+    assert n_strips == len(set(made)) > 1
+
+    def again(tile, fold, strip, workspace):
+        return project(tile, fold, fold.in_train, strip, workspace, "Z")
+
+    monkeypatch.setattr(TargetTile, "project_all", again)
+    other = RidgeCV([1.0, 100.0], cv=cv, solver=solver).fit(X, Y)
+    np.testing.assert_array_equal(fitted.coef_, other.coef_)
+    np.testing.assert_array_equal(fitted.cv_scores_, other.cv_scores_)
