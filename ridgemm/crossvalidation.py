@@ -43,6 +43,21 @@ from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
 
 ROW_STEP = 512
+_MOST_ROWS = 2048
+
+
+def prediction_rows(k: int) -> int:
+    """Rows of predictions made at once from projections of length `k`.
+
+    Each block of them scales the projections anew: as many that this does not count, and no more
+    memory than a few of these take.
+
+    Examples
+    --------
+    >>> prediction_rows(500), prediction_rows(16384)
+    (512, 2048)
+    """
+    return min(max(k // 4, ROW_STEP), _MOST_ROWS)
 
 
 @dataclass(frozen=True)
@@ -315,7 +330,7 @@ def score_products(
     effects = tile.train_effects(view, strip)
 
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for rows in spans(len(view.test), ROW_STEP):
+        for rows in spans(len(view.test), prediction_rows(len(Z))):
             F = _predictions(tile, view.factors.heldout[rows], Z, candidates, workspace)
             yield F, tile.gather(view.test[rows], effects, strip, workspace, "test")
 
@@ -378,7 +393,7 @@ def score_loo(
     sums = workspace.zeros("moments", (len(candidates.mix), 4, width(strip)))
     errors = np.zeros((len(candidates.mix), width(strip)))
     lines = workspace.array("lines", (2, width(strip)))
-    for rows in spans(len(left), ROW_STEP):
+    for rows in spans(len(left), prediction_rows(len(Z))):
         F = _predictions(tile, left[rows], Z, candidates, workspace)
         y = tile.gather(view.train[rows], effects, strip, workspace, "test")
         leverage = candidates.leverage[:, rows]

@@ -16,7 +16,7 @@ from numbers import Real
 
 import psutil
 
-from ridgemm.crossvalidation import ROW_STEP, moment_bytes
+from ridgemm.crossvalidation import moment_bytes, prediction_rows
 from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.factors import CONCURRENT
 from ridgemm.lapack import LARGEST_ORDER, LARGEST_RANK, stack_rows
@@ -404,7 +404,7 @@ def _task_bytes(plan: Plan) -> int:
     problem, family, method = plan.problem, plan.route.family, plan.route.method
     n, p, r, b = problem.n, problem.p, problem.n_alphas, plan.tile
     k = n if family == "dual" else p
-    rows = min(ROW_STEP, n)
+    rows = min(prediction_rows(k), n)
     shared = 8 * b * (r + 2 * problem.n_atoms) + 4 * plan.row_step * b
     if family == "primal":
         # several have a sum
