@@ -102,7 +102,7 @@ def run(case: Case, folder: Path, limit: int | None) -> None:
 
 def model_of(case: Case, limit: int | None, cache: Path | None) -> RidgeCV:
     return RidgeCV(
-        [1.0, 100.0, 10000.0],
+        [100.0, 1000.0, 10000.0],
         cv=case.cv,
         scoring=case.scoring,
         alpha_per_target=case.per_target,
