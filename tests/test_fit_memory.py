@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="RLIMIT_DATA counts what it should on Linux only"
@@ -16,10 +19,13 @@ SCRIPT = """
 import resource, sys
 import numpy as np
 from ridgemm import RidgeCV
+from ridgemm.mapreduce import threads_per_worker
+from tests.buffers import reserve_buffers
 
 folder, solver, cv, limit = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 options = dict(solver=solver, cv=int(cv) if cv.isdigit() else cv)
 rng = np.random.default_rng(0)
+reserve_buffers(threads_per_worker(1))
 RidgeCV([1.0, 10.0], **options).fit(
     rng.random((90, 20), dtype=np.float32), rng.random((90, 600), dtype=np.float32)
 )
@@ -64,6 +70,6 @@ def test_targets_larger_than_the_memory_limit(solver, cv, shape, tmp_path):
         Y[i] = rng.random(n_targets, dtype=np.float32)
     assert Y.nbytes > limit
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), solver, cv, str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["limit holds", f"{solver} {n_targets} True"]

@@ -16,7 +16,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from functools import partial
@@ -34,7 +33,6 @@ from bench._memory import anonymous_bytes, family, peak_memory
 from ridgemm import (
     MemoryLimitError,
     RidgeCV,
-    blas,
     engine,
     nullplan,
     nullrun,
@@ -44,6 +42,7 @@ from ridgemm import (
 )
 from ridgemm.fitplan import OVERHEAD
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
+from tests.buffers import reserve_buffers
 
 if linux := sys.platform.startswith("linux"):
     import resource
@@ -169,28 +168,6 @@ def warm_up(case: Case, folder: Path, n_threads: int) -> None:
     tiny = case.tiny._replace(n_jobs=1)
     for limit in (None, smallest_limit(tiny, folder)):
         run(tiny, folder, limit)
-
-
-def reserve_buffers(n_threads: int) -> None:
-    """Let every library of products reserve what all its callers at once need.
-
-    OpenBLAS asks for 32 MB of address space for each, uses little of it, and never gives it back.
-    """
-    A = np.ones((400, 400))
-    libraries = (lambda out: np.matmul(A, A, out=out), lambda out: blas.gemm(A, A, out))
-    barrier = threading.Barrier(n_threads)
-
-    def multiply(_: int, library) -> None:
-        out = np.empty_like(A)
-        barrier.wait()
-        for _ in range(10):
-            library(out)
-
-    with Crew(n_threads) as crew:
-        for library in libraries:
-            crew.team.run(multiply, [library] * n_threads)
-    for library in libraries:
-        library(np.empty_like(A))
 
 
 def n_compiled() -> int:
