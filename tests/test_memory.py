@@ -560,7 +560,7 @@ def test_hard_cases(child, case):
         Case(1000, 2200, 200, "primal-statistics", 2, "refit", limit=128 * MB),
         Case(2400, 4000, 200, "dual-operators", 2, "refit", limit=128 * MB),
         Case(1200, 300, 10_000, "dual-operators", 3, "refit", **SHARED),
-        Case(1600, 2000, 500, "dual-residuals", 3, "refit", limit=128 * MB),
+        Case(1600, 300, 500, "dual-residuals", 3, "refit", limit=128 * MB),
         Case(1200, 300, 10_000, "dual-residuals", 4, "refit", limit=150 * MB),
         Case(1200, 300, 40_000, "dual-trace", "loo", **SHARED),
         Case(1000, 2500, 1, "primal-statistics", 2),
