@@ -144,7 +144,8 @@ def downdate(maker: FactorMaker, fold: Fold, alphas: np.ndarray, Q: np.ndarray) 
         out = create_array(folder / "operator.npy", shape, np.float32)
         chosen = np.zeros((len(aside), len(tested)))
         for matrix, A in zip(Q, out, strict=True):
-            block = matrix[aside][:, aside].astype(np.float64)
+            # of no more rows than are wanted: whole ones are not planned for
+            block = matrix[np.ix_(aside, aside)].astype(np.float64)
             chosen[...] = 0
             chosen[tested, np.arange(len(tested))] = -1
             factor = cho_factor(block, overwrite_a=True, check_finite=False)
