@@ -12,7 +12,8 @@ installed and the processor is Intel's: on others it leaves half of their speed 
 choice is made once, on import, before any thread is counted, so that threads of the chosen
 library are capped with those of all others.
 
-Products of bfloat16 matrices are oneMKL's (`bfloat16`), whichever library makes the others.
+Products of bfloat16 matrices are oneMKL's or oneDNN's (`bfloat16`), whichever library makes the
+others.
 """
 
 import ctypes
@@ -27,12 +28,17 @@ import llvmlite.binding
 from scipy.linalg import cython_blas, cython_lapack
 from threadpoolctl import ThreadpoolController
 
+from ridgemm import onednn
 from ridgemm.errors import InputError
 
 NAMES = ("scipy", "mkl")
 _VARIABLE = "RIDGEMM_BLAS"
 # MKL_CBWR_AUTO | MKL_CBWR_STRICT
 _REPRODUCIBLE = 0x2 | 0x10000
+_FILES = {"mkl": ("libmkl_rt.so*", "mkl_rt*.dll"), "onednn": ("libdnnl.so.3", "dnnl.dll")}
+# OpenBLAS's kernels for 256 bits, and what to do where the processor has 512
+_NARROW = ("Haswell", "Zen")
+_HINT = "set OPENBLAS_CORETYPE=SkylakeX before Python starts: OpenBLAS does not know this processor"
 # for tests of the numerics where there are no matrix units
 _EMULATE = "RIDGEMM_EMULATE_BFLOAT16"
 
@@ -44,11 +50,11 @@ class Backend:
     Attributes
     ----------
     name : str
-        One of `NAMES`.
+        One of `NAMES`, or "onednn".
     path : str, optional
         The file; None for scipy.
     address : callable
-        From the name of a Fortran routine, such as "sgemm", to its address.
+        From the name of a Fortran routine, such as "sgemm", to its address; oneDNN has none.
     """
 
     name: str
@@ -81,21 +87,27 @@ def backend() -> Backend:
 
 @functools.cache
 def bfloat16() -> Backend | None:
-    """The library of bfloat16 products where they are fast: oneMKL, on a processor with AMX.
+    """The library of bfloat16 products where they are fast.
 
+    oneMKL on a processor with AMX; oneDNN there without oneMKL, and on one with AVX512_BF16.
     ``RIDGEMM_EMULATE_BFLOAT16=1`` makes the same products of float32 matrices, slowly, anywhere.
     """
     if os.environ.get(_EMULATE) == "1":
-        return Backend("emulated", None, lambda name: None)
-    if not has_amx():
-        return None
+        return Backend("emulated", None, _no_routine)
     chosen = backend()
-    return chosen if chosen.name == "mkl" else _load("mkl")
+    if has_amx() and (mkl := chosen if chosen.name == "mkl" else _load("mkl")):
+        return mkl
+    return _load("onednn") if has_amx() or has_bfloat16() else None
 
 
 def has_amx() -> bool:
     """Whether the processor has matrix units for bfloat16."""
-    return bool(llvmlite.binding.get_host_cpu_features().get("amx-bf16", False))
+    return _has("amx-bf16")
+
+
+def has_bfloat16() -> bool:
+    """Whether its vector units multiply bfloat16, at about twice the rate of float32."""
+    return _has("avx512bf16")
 
 
 @functools.cache
@@ -134,9 +146,9 @@ def show_config() -> None:
     """Print which BLAS makes the products, for which processor, on how many threads.
 
     ``kernels`` is the instruction set as the library names it ("SkylakeX" and "Cooperlake" are
-    AVX-512, "Haswell" and "Zen" AVX2). Compare it with ``processor``: a library that does not
-    know a processor leaves half of its speed unused. ``bfloat16`` is the library that
-    ``precision="mixed"`` uses, None where there is none.
+    AVX-512, "Haswell" and "Zen" AVX2). A library that does not know a processor may leave half of
+    its speed unused: ``hint`` says so. ``bfloat16`` is the library that ``precision="mixed"`` and
+    ``"bf16"`` use, None where there is none.
 
     Examples
     --------
@@ -148,6 +160,8 @@ def show_config() -> None:
     matrix = bfloat16()
     rows = {"processor": llvmlite.binding.get_host_cpu_name()} | describe()
     rows["bfloat16"] = matrix and matrix.name
+    if rows["kernels"] in _NARROW and _has("avx512f"):
+        rows["hint"] = _HINT
     for name, value in rows.items():
         print(f"{name:12}{value}")
 
@@ -157,13 +171,23 @@ def _preferred() -> tuple[str, ...]:
     return ("scipy",) if amd else ("mkl", "scipy")
 
 
+def _has(feature: str) -> bool:
+    return bool(llvmlite.binding.get_host_cpu_features().get(feature, False))
+
+
+def _no_routine(name: str) -> None:
+    return None
+
+
 def _load(name: str) -> Backend | None:
-    """The backend of a name, None if it is not installed."""
+    """The library of a name, None if it is not installed."""
     if name == "scipy":
         return Backend(name, None, _scipy_address)
-    path = _mkl_file()
+    path = _installed(name)
     if path is None:
         return None
+    if name == "onednn":
+        return Backend(name, str(path), _no_routine) if onednn.usable(str(path)) else None
     library = ctypes.CDLL(str(path))
     # the same bits on any number of threads; only before its first product
     library.MKL_CBWR_Set(_REPRODUCIBLE)
@@ -184,12 +208,12 @@ def _scipy_address(routine: str) -> int:
     return api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
 
 
-def _mkl_file() -> Path | None:
-    # the wheel puts its libraries beside those of the environment
+def _installed(name: str) -> Path | None:
+    # wheels put their libraries beside those of the environment
     for folder in (Path(sys.prefix) / "lib", Path(sys.prefix) / "Library" / "bin"):
-        found = _first(folder, "libmkl_rt.so*") or _first(folder, "mkl_rt*.dll")
-        if found is not None:
-            return found
+        for pattern in _FILES[name]:
+            if (found := _first(folder, pattern)) is not None:
+                return found
     return None
 
 

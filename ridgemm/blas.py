@@ -8,11 +8,13 @@ ctypes, which releases the lock. Arrays are row-major here and column-major ther
 
 import ctypes
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
 from ridgemm.backends import backend, bfloat16
 from ridgemm.kernels import widen_parts
+from ridgemm.onednn import OneDNN
 
 _ARGUMENTS = {"gemm": 13, "syrk": 10, "trmm": 11}
 _PREFIX = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}
@@ -32,10 +34,14 @@ _ROUTINES = {
 
 
 @functools.cache
-def _bfloat16_routine():
-    """oneMKL's, with the arguments of gemm; None where it is emulated."""
-    address = bfloat16().address("gemm_bf16bf16f32")
-    return address and ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * _ARGUMENTS["gemm"])(address)
+def _bfloat16_product() -> Callable[[np.ndarray, np.ndarray, np.ndarray, bool], None]:
+    library = bfloat16()
+    if library.name == "onednn":
+        return OneDNN(library.path).multiply
+    if library.name == "emulated":
+        return _emulated
+    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * _ARGUMENTS["gemm"])
+    return functools.partial(_multiply, prototype(library.address("gemm_bf16bf16f32")))
 
 
 def _int(value: int):
@@ -106,9 +112,10 @@ def gemm_bfloat16(A: np.ndarray, B: np.ndarray, out: np.ndarray, accumulate: boo
     """
     assert A.dtype == B.dtype == np.uint16 and out.dtype == np.float32
     _check(out, (A.shape[0], B.shape[1]))
-    if (routine := _bfloat16_routine()) is not None:
-        _multiply(routine, A, B, out, accumulate)
-        return
+    _bfloat16_product()(A, B, out, accumulate)
+
+
+def _emulated(A: np.ndarray, B: np.ndarray, out: np.ndarray, accumulate: bool) -> None:
     wide = [np.empty(half.shape, np.float32) for half in (A, B)]
     for half, whole in zip((A, B), wide, strict=True):
         widen_parts(half, whole)

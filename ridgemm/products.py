@@ -4,7 +4,8 @@ r"""Products with targets in the precision of a run.
 single  Products of float32 matrices, with the error of float32 (about 4e-7 of the largest).
 mixed   Each operand as two bfloat16 parts, :math:`A B \approx A_1 B_1 + A_1 B_2 + A_2 B_1`,
         summed in float32 on the processor's matrix units (about 5e-6).
-bf16    One bfloat16 part each (about 5e-3): for data that a permutation has scrambled.
+bf16    One bfloat16 part each (about 5e-3), on matrix or vector units: for data that a
+        permutation has scrambled.
 ======  =====================================================================================
 
 Parts are made of blocks, on the fly: the parts of a block cost as much as a few rows of its
@@ -17,7 +18,7 @@ import warnings
 import numpy as np
 
 from ridgemm import blas
-from ridgemm.backends import bfloat16, has_amx
+from ridgemm.backends import bfloat16, has_amx, has_bfloat16
 from ridgemm.errors import InputError, one_line
 from ridgemm.kernels import round_parts, split_parts
 from ridgemm.mapreduce import Crew
@@ -46,15 +47,38 @@ def usable_precision(precision: str, allowed: tuple[str, ...] = ("single", "mixe
     if not isinstance(precision, str) or precision not in allowed:
         names = ", ".join(map(repr, allowed))
         raise InputError(f"precision={one_line(precision)} is unknown; choose one of {names}.")
-    if precision == "single" or bfloat16() is not None:
+    lacking = lack_of(precision)
+    if lacking is None:
         return precision
-    lack = "oneMKL, pip install 'ridgemm[mkl]'" if has_amx() else "a processor with AMX"
     warnings.warn(
-        f"precision={precision!r} needs {lack}; products are made in single precision.",
+        f"precision={precision!r} needs {lacking}; products are made in single precision.",
         RuntimeWarning,
         stacklevel=3,
     )
     return "single"
+
+
+def lack_of(precision: str) -> str | None:
+    """What a precision needs and this machine does not have; None if it has all.
+
+    Examples
+    --------
+    >>> lack_of("single")
+    """
+    if precision == "single":
+        return None
+    found = bfloat16()
+    emulated = found is not None and found.name == "emulated"
+    if not (emulated or has_amx()):
+        if precision == "mixed":
+            # three products at twice the rate of one
+            return "a processor with AMX"
+        if not has_bfloat16():
+            return "a processor with AMX or AVX512_BF16"
+    if found is not None:
+        return None
+    library, extra = ("oneMKL", "mkl") if has_amx() else ("oneDNN", "onednn")
+    return f"{library}, pip install 'ridgemm[{extra}]'"
 
 
 def workspace_bytes(precision: str) -> int:

@@ -1,12 +1,13 @@
 """The choice of the BLAS, each in a process of its own: it is made on import."""
 
+import _ctypes
 import os
 import subprocess
 import sys
 
 import pytest
 
-from ridgemm import backends
+from ridgemm import backends, onednn
 
 PRODUCT = """
 import numpy as np
@@ -31,13 +32,13 @@ def test_scipy_is_there_for_the_asking():
     assert finished.stdout == "scipy", finished.stderr
 
 
-@pytest.mark.skipif(backends._mkl_file() is None, reason="mkl is not installed")
+@pytest.mark.skipif(backends._installed("mkl") is None, reason="mkl is not installed")
 def test_mkl_makes_the_same_products():
     finished = run(PRODUCT, RIDGEMM_BLAS="mkl")
     assert finished.stdout == "mkl", finished.stderr
 
 
-@pytest.mark.skipif(backends._mkl_file() is not None, reason="mkl is installed")
+@pytest.mark.skipif(backends._installed("mkl") is not None, reason="mkl is installed")
 def test_a_backend_that_is_not_installed_is_named_with_the_remedy():
     finished = run("import ridgemm.blas", RIDGEMM_BLAS="mkl")
     assert "InputError" in finished.stderr and "ridgemm[mkl]" in finished.stderr
@@ -58,3 +59,56 @@ def test_its_threads_are_capped_with_all_others():
 def test_mkl_is_preferred_on_processors_that_are_not_amds(monkeypatch, processor):
     monkeypatch.setattr(backends.llvmlite.binding, "get_host_cpu_name", lambda: processor)
     assert ("mkl" in backends._preferred()) == (processor == "skylake-avx512")
+
+
+LIBRARY = {name: backends.Backend(name, f"lib{name}.so", None) for name in ("mkl", "onednn")}
+
+
+@pytest.mark.parametrize(
+    ("features", "installed", "taken"),
+    [
+        ({"amx-bf16", "avx512bf16"}, {"mkl", "onednn"}, "mkl"),
+        ({"amx-bf16", "avx512bf16"}, {"onednn"}, "onednn"),
+        ({"amx-bf16", "avx512bf16"}, set(), None),
+        # oneMKL makes such products of float32 ones where there are no matrix units
+        ({"avx512bf16"}, {"mkl", "onednn"}, "onednn"),
+        ({"avx512bf16"}, {"mkl"}, None),
+        ({"avx512f"}, {"mkl", "onednn"}, None),
+    ],
+)
+def test_bfloat16_products_go_where_they_are_fast(features, installed, taken, monkeypatch):
+    monkeypatch.delenv("RIDGEMM_EMULATE_BFLOAT16", raising=False)
+    monkeypatch.setattr(backends, "_has", features.__contains__)
+    monkeypatch.setattr(
+        backends, "_load", lambda name: LIBRARY[name] if name in installed else None
+    )
+    monkeypatch.setattr(backends, "backend", lambda: backends.Backend("scipy", None, None))
+    library = backends.bfloat16.__wrapped__()
+    assert (library and library.name) == taken
+
+
+def test_a_file_that_is_not_onednn_is_not_taken(tmp_path):
+    broken = tmp_path / "libdnnl.so.3"
+    broken.write_bytes(b"no library")
+    assert not onednn.usable(str(broken))
+    # a library, of something else
+    assert not onednn.usable(_ctypes.__file__)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "features", "hinted"),
+    [
+        ("Haswell", {"avx512f"}, True),
+        ("Zen", {"avx512f"}, True),
+        ("SkylakeX", {"avx512f"}, False),
+        ("Haswell", set(), False),
+        (None, {"avx512f"}, False),
+    ],
+)
+def test_narrow_kernels_on_a_wide_processor_are_pointed_out(
+    kernels, features, hinted, monkeypatch, capsys
+):
+    monkeypatch.setattr(backends, "_has", features.__contains__)
+    monkeypatch.setattr(backends, "describe", lambda: {"kernels": kernels})
+    backends.show_config()
+    assert ("OPENBLAS_CORETYPE=SkylakeX" in capsys.readouterr().out) == hinted
