@@ -202,11 +202,11 @@ def test_operands_that_are_bfloat16_already(matrix_units):
 
 @pytest.mark.parametrize("scheme", ["free", "sign"])
 @pytest.mark.parametrize("confounded", [False, True])
-@pytest.mark.parametrize("cv", [3, "loo"])
-def test_what_is_rounded_before_products(cv, confounded, scheme, matrix_units, monkeypatch):
+@pytest.mark.parametrize(("solver", "cv"), [("dual-operators", 3), ("dual", "loo")])
+def test_what_is_rounded_before_products(solver, cv, confounded, scheme, matrix_units, monkeypatch):
     X, Y = problem(t=20)
     C = np.random.default_rng(1).standard_normal((len(X), 2)) if confounded else None
-    model = RidgeCV(np.logspace(0, 4, 5), cv=cv, solver="dual")
+    model = RidgeCV(np.logspace(0, 4, 5), cv=cv, solver=solver)
     options = dict(cv=4, n_permutations=30, keep_null=True, precision="bf16", confounds=C)
     ref = permutation_test(model, X, Y, scheme=scheme, **options)
     seen = []
