@@ -159,7 +159,8 @@ def open_genotypes(path: str | Path, standardize: bool, argument: str) -> Genoty
     said = f"{argument}={str(path)!r}"
     for file in (path, path.with_suffix(".bim"), path.with_suffix(".fam")):
         if not file.is_file():
-            raise InputError(f"{said}: {str(file)!r} does not exist; check the path.")
+            missing = said if file == path else f"{said}: {str(file)!r}"
+            raise InputError(f"{missing} does not exist; check the path.")
     try:
         return Genotypes(str(path), bool(standardize))
     except ImportError as error:
