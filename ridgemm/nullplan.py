@@ -424,8 +424,10 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
     if plan.family == "primal":
         shared += 4 * ((n_atoms + 1) * p * columns + plan.row_step * p)
     strip = 2 * n + 3 * k + moment_bytes(r) // 4 + n_test
-    # training rows in bfloat16 beside those of the observed map
-    strip += n // 2 if problem.settings.precision == "bf16" else 0
+    if problem.settings.precision == "bf16":
+        # the rows of the tile, and training rows beside those of the observed map
+        shared += 2 * n * plan.tile
+        strip += n // 2
     widest = {
         "statistics": r * k,
         "operators": r * n_test,

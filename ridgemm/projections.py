@@ -14,10 +14,11 @@ from ridgemm.factors import FactorMaker, Factors, Request
 from ridgemm.folds import Fold
 from ridgemm.kernels import (
     column_moments,
-    gather_rounded_rows,
     gather_rows,
     gather_signed_rows,
+    round_columns,
     subtract_outer,
+    take_rounded_rows,
 )
 from ridgemm.mapreduce import Crew
 from ridgemm.nuisance import Nuisance
@@ -29,6 +30,8 @@ from ridgemm.workspace import Workspace
 
 _SIDE_BY_SIDE = 16  # strips
 _ROWS_AT_ONCE = 16
+_ROUNDED_AT_ONCE = 256  # columns
+_SIGN = np.uint16(0x8000)
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ class TargetTile:
         self.products = False
         self.Y: np.ndarray | None = None
         self.residuals: np.ndarray | None = None
+        self._rounded: np.ndarray | None = None
         if resident:
             n = data.Y.shape[0]
             self.Y = self._y.tile(slice(0, n), columns, crew.shared, "Y", crew.team, stays=True)
@@ -154,6 +158,7 @@ class TargetTile:
         """Go on with some of the targets of a resident tile."""
         if len(some) < self.n_targets:
             self.Y = np.ascontiguousarray(self.Y[:, some])
+            self._rounded = None
             self.targets = self.targets[some]
             self.n_targets = self.size = len(some)
 
@@ -161,6 +166,22 @@ class TargetTile:
         """Let the columns be those of the targets in each of `orders`; none is the observed."""
         self._orders = orders
         self.size = max(1, len(orders)) * self.n_targets
+        if orders and self.data.precision == "bf16" and self._rounded is None:
+            self._round(signed=orders[0].signs is not None)
+
+    def _round(self, signed: bool) -> None:
+        self._rounded = self.crew.shared.array("rounded Y", self.Y.shape, np.uint16)
+        # what flips sign does so about zero
+        centred = self.data.nuisance.n_plain > 0 and not signed
+
+        def round_strip(_: int, strip: slice) -> None:
+            sums = np.zeros((2, width(strip)))
+            if centred:
+                column_moments(self.Y[:, strip], *sums)
+            mean = (sums[0] / len(self.Y)).astype(np.float32)
+            round_columns(self.Y[:, strip], mean, self._rounded[:, strip])
+
+        self.crew.team.run(round_strip, spans(self.n_targets, _ROUNDED_AT_ONCE))
 
     def load_atoms(self, atoms: Sequence[np.ndarray], strips: list[slice], products: bool) -> None:
         """``N_a.T Y_a``, sums of squares and, if asked for, ``X_a.T Y_a`` of every atom a."""
@@ -379,18 +400,20 @@ class TargetTile:
         workspace: Workspace,
         name: str,
     ) -> np.ndarray:
-        """The same for a product: in bfloat16 already where it would be rounded to that."""
+        """The same for a product, in bfloat16 where it would be rounded to that.
+
+        About one mean, not that of each fold: a constant does not show in any product with
+        centred rows, and rounding is as small about either.
+        """
         others = effects[self.data.nuisance.n_plain :]
-        if self.data.precision != "bf16" or not self._orders or others.any():
+        if self._rounded is None or not self._orders or others.any():
             return self.gather(rows, effects, strip, workspace, name)
-        mean = effects[0] if self.data.nuisance.n_plain else np.zeros(width(strip))
-        mean = mean.astype(np.float32)
         out = workspace.array(name, (len(rows), width(strip)), np.uint16)
         for order, targets, here in self._order_pieces(strip):
-            signs = np.ones(len(rows), np.float32) if order.signs is None else order.signs[rows]
-            gather_rounded_rows(
-                self.Y[:, targets], order.rows[rows], signs, mean[here], out[:, here]
-            )
+            flips = np.zeros(len(rows), np.uint16)
+            if order.signs is not None:
+                flips[order.signs[rows] < 0] = _SIGN
+            take_rounded_rows(self._rounded[:, targets], order.rows[rows], flips, out[:, here])
         return out
 
     def _gather(

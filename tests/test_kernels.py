@@ -86,16 +86,26 @@ def test_gather_signed_rows(rng):
     assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("n_rows", [3, 4, 9])
-def test_gather_rounded_rows(rng, n_rows):
+def test_round_columns(rng):
     source, offset = frozen(rng.standard_normal((9, 5))), frozen(rng.standard_normal(5))
-    rows = frozen(rng.integers(0, 9, n_rows), np.intp)
-    signs = frozen(rng.choice([-1, 1], n_rows))
-    gathered, (out, expected) = np.empty((n_rows, 5), np.float32), np.empty((2, n_rows, 5), "u2")
-    kernels.gather_rounded_rows(source, rows, signs, offset, out)
-    kernels.gather_signed_rows(source, rows, signs, offset, gathered)
-    kernels.round_parts(gathered, expected)
+    out, expected = np.empty((2, 9, 5), np.uint16)
+    kernels.round_columns(source, offset, out)
+    kernels.round_parts(source - offset, expected)
     assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("n_rows", [3, 4, 9])
+def test_take_rounded_rows(rng, n_rows):
+    rounded = np.empty((9, 5), np.uint16)
+    kernels.round_parts(frozen(rng.standard_normal((9, 5))), rounded)
+    rounded.flags.writeable = False
+    rows, signs = frozen(rng.integers(0, 9, n_rows), np.intp), rng.choice([-1, 1], n_rows)
+    flips = frozen(np.where(signs < 0, 0x8000, 0), np.uint16)
+    out, (source, taken) = np.empty((n_rows, 5), np.uint16), np.empty((2, 9, 5), np.float32)
+    kernels.take_rounded_rows(rounded, rows, flips, out)
+    kernels.widen_parts(rounded, source)
+    kernels.widen_parts(out, taken)
+    assert_array_equal(taken[:n_rows], signs[:, None] * source[rows])
 
 
 def test_gather_square(rng):

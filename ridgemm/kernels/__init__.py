@@ -3,10 +3,11 @@
 from ridgemm.kernels.bfloat import round_parts, split_parts, widen_parts
 from ridgemm.kernels.dosage import decode_dosages
 from ridgemm.kernels.gather import (
-    gather_rounded_rows,
     gather_rows,
     gather_signed_rows,
     gather_square,
+    round_columns,
+    take_rounded_rows,
 )
 from ridgemm.kernels.moments import column_moments, count_null, weighted_squares
 from ridgemm.kernels.score import (
@@ -27,7 +28,6 @@ __all__ = [
     "cross_moments",
     "decode_dosages",
     "first_best",
-    "gather_rounded_rows",
     "gather_rows",
     "gather_signed_rows",
     "gather_square",
@@ -35,6 +35,7 @@ __all__ = [
     "loo_moments",
     "pair_moments",
     "product_moments",
+    "round_columns",
     "round_parts",
     "scale_members",
     "scale_rows",
@@ -43,6 +44,7 @@ __all__ = [
     "square_moments",
     "standardise_rows",
     "subtract_outer",
+    "take_rounded_rows",
     "weighted_squares",
     "widen_parts",
 ]

@@ -46,21 +46,31 @@ def gather_signed_rows(source, rows, signs, offset, out):
 
 
 @jit
-def gather_rounded_rows(source, rows, signs, offset, out):
-    """The same of float32 as bfloat16, for products that would round it otherwise."""
+def round_columns(source, offset, out):
+    """``out[i, j]`` the bfloat16 next to ``source[i, j] - offset[j]``, of float32."""
+    for i in range(source.shape[0]):
+        for j in range(source.shape[1]):
+            out[i, j] = rounded(source[i, j] - offset[j])
+
+
+@jit
+def take_rounded_rows(source, rows, flips, out):
+    """``out[i, j] = source[rows[i], j] ^ flips[i]``, four rows at once.
+
+    The sign of a bfloat16 is its highest bit: a flip is ``0x8000``, none 0.
+    """
     whole = rows.shape[0] // 4 * 4
     for i in range(0, whole, 4):
         row0, row1, row2, row3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
-        sign0, sign1, sign2, sign3 = signs[i], signs[i + 1], signs[i + 2], signs[i + 3]
+        flip0, flip1, flip2, flip3 = flips[i], flips[i + 1], flips[i + 2], flips[i + 3]
         for j in range(out.shape[1]):
-            out[i, j] = rounded(sign0 * source[row0, j] - offset[j])
-            out[i + 1, j] = rounded(sign1 * source[row1, j] - offset[j])
-            out[i + 2, j] = rounded(sign2 * source[row2, j] - offset[j])
-            out[i + 3, j] = rounded(sign3 * source[row3, j] - offset[j])
+            out[i, j] = source[row0, j] ^ flip0
+            out[i + 1, j] = source[row1, j] ^ flip1
+            out[i + 2, j] = source[row2, j] ^ flip2
+            out[i + 3, j] = source[row3, j] ^ flip3
     for i in range(whole, rows.shape[0]):
-        row, sign = rows[i], signs[i]
         for j in range(out.shape[1]):
-            out[i, j] = rounded(sign * source[row, j] - offset[j])
+            out[i, j] = source[rows[i], j] ^ flips[i]
 
 
 @jit
