@@ -131,7 +131,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="single",
         help="single, mixed or, for permutations, bf16: faster on processors with AMX, with "
-        "ridgemm[mkl] (default: single)",
+        "ridgemm[mkl]; bf16 also with AVX512_BF16, with ridgemm[onednn] (default: single)",
     )
     parser.add_argument("--shared-alpha", action="store_true", help="one alpha for all targets")
     parser.add_argument(
