@@ -28,7 +28,7 @@ import llvmlite.binding
 from scipy.linalg import cython_blas, cython_lapack
 from threadpoolctl import ThreadpoolController
 
-from ridgemm import onednn
+from ridgemm import cores, onednn
 from ridgemm.errors import InputError
 
 NAMES = ("scipy", "mkl")
@@ -38,7 +38,9 @@ _REPRODUCIBLE = 0x2 | 0x10000
 _FILES = {"mkl": ("libmkl_rt.so*", "mkl_rt*.dll"), "onednn": ("libdnnl.so.3", "dnnl.dll")}
 # OpenBLAS's kernels for 256 bits, and what to do where the processor has 512
 _NARROW = ("Haswell", "Zen")
-_HINT = "set OPENBLAS_CORETYPE=SkylakeX before Python starts: OpenBLAS does not know this processor"
+_HINT = (
+    f"set {cores.VARIABLE}={cores.WIDE} before Python starts: OpenBLAS does not know this processor"
+)
 # for tests of the numerics where there are no matrix units
 _EMULATE = "RIDGEMM_EMULATE_BFLOAT16"
 
@@ -102,12 +104,12 @@ def bfloat16() -> Backend | None:
 
 def has_amx() -> bool:
     """Whether the processor has matrix units for bfloat16."""
-    return _has("amx-bf16")
+    return cores.has("amx-bf16")
 
 
 def has_bfloat16() -> bool:
     """Whether its vector units multiply bfloat16, at about twice the rate of float32."""
-    return _has("avx512bf16")
+    return cores.has("avx512bf16")
 
 
 @functools.cache
@@ -160,19 +162,14 @@ def show_config() -> None:
     matrix = bfloat16()
     rows = {"processor": llvmlite.binding.get_host_cpu_name()} | describe()
     rows["bfloat16"] = matrix and matrix.name
-    if rows["kernels"] in _NARROW and _has("avx512f"):
+    if rows["kernels"] in _NARROW and cores.has("avx512f"):
         rows["hint"] = _HINT
     for name, value in rows.items():
         print(f"{name:12}{value}")
 
 
 def _preferred() -> tuple[str, ...]:
-    amd = llvmlite.binding.get_host_cpu_name().startswith(("znver", "bdver", "btver"))
-    return ("scipy",) if amd else ("mkl", "scipy")
-
-
-def _has(feature: str) -> bool:
-    return bool(llvmlite.binding.get_host_cpu_features().get(feature, False))
+    return ("scipy",) if cores.is_amd() else ("mkl", "scipy")
 
 
 def _no_routine(name: str) -> None:

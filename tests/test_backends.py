@@ -57,7 +57,7 @@ def test_its_threads_are_capped_with_all_others():
 
 @pytest.mark.parametrize("processor", ["znver5", "skylake-avx512"])
 def test_mkl_is_preferred_on_processors_that_are_not_amds(monkeypatch, processor):
-    monkeypatch.setattr(backends.llvmlite.binding, "get_host_cpu_name", lambda: processor)
+    monkeypatch.setattr(backends.cores.llvmlite.binding, "get_host_cpu_name", lambda: processor)
     assert ("mkl" in backends._preferred()) == (processor == "skylake-avx512")
 
 
@@ -78,7 +78,7 @@ LIBRARY = {name: backends.Backend(name, f"lib{name}.so", None) for name in ("mkl
 )
 def test_bfloat16_products_go_where_they_are_fast(features, installed, taken, monkeypatch):
     monkeypatch.delenv("RIDGEMM_EMULATE_BFLOAT16", raising=False)
-    monkeypatch.setattr(backends, "_has", features.__contains__)
+    monkeypatch.setattr(backends.cores, "has", features.__contains__)
     monkeypatch.setattr(
         backends, "_load", lambda name: LIBRARY[name] if name in installed else None
     )
@@ -108,7 +108,49 @@ def test_a_file_that_is_not_onednn_is_not_taken(tmp_path):
 def test_narrow_kernels_on_a_wide_processor_are_pointed_out(
     kernels, features, hinted, monkeypatch, capsys
 ):
-    monkeypatch.setattr(backends, "_has", features.__contains__)
+    monkeypatch.setattr(backends.cores, "has", features.__contains__)
     monkeypatch.setattr(backends, "describe", lambda: {"kernels": kernels})
     backends.show_config()
     assert ("OPENBLAS_CORETYPE=SkylakeX" in capsys.readouterr().out) == hinted
+
+
+ASK = """
+import os
+import llvmlite.binding
+llvmlite.binding.get_host_cpu_name = lambda: {name!r}
+llvmlite.binding.get_host_cpu_features = lambda: {{"avx512f": {wide}}}
+{first}
+from ridgemm import cores
+cores.ask_for_wide()
+print(os.environ.get("OPENBLAS_CORETYPE"), end="")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "wide", "first", "environment", "expected"),
+    [
+        ("znver5", True, "", {}, "SkylakeX"),
+        ("znver5", True, "", {"OPENBLAS_CORETYPE": "Haswell"}, "Haswell"),
+        # it has chosen already, and workers are to do as it does
+        ("znver5", True, "import numpy", {}, "None"),
+        ("znver3", False, "", {}, "None"),
+        ("sapphirerapids", True, "", {}, "None"),
+    ],
+)
+def test_a_program_asks_openblas_for_wide_kernels(
+    name, wide, first, environment, expected, monkeypatch
+):
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    finished = run(ASK.format(name=name, wide=wide, first=first), **environment)
+    assert finished.stdout == expected, finished.stderr
+
+
+def test_the_command_line_asks_before_it_loads_numpy():
+    code = (
+        "import sys\n"
+        "from ridgemm import cores\n"
+        "cores.ask_for_wide = lambda: print('asked', 'numpy' in sys.modules, end='')\n"
+        "from ridgemm.commands import main\n"
+        "main(['verify', 'nothing'])"
+    )
+    assert run(code).stdout == "asked False"

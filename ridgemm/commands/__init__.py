@@ -66,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     1
     """
     options = _parser().parse_args(arguments)
+    from ridgemm import cores
+
+    cores.ask_for_wide()
     try:
         with _log_on_stderr(options), _stopped_by_signals():
             code = options.run(options)
