@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench._flops import ProductFlops
 from bench._machine import sgemm_gflops
 from bench.problems import ALPHAS
 
@@ -106,17 +107,26 @@ class RidgemmOnCores(Ridgemm):
 
 
 class EfficientFit(Ridgemm):
-    """`ridgemm.RidgeCV`, with the flops of its route and the sgemm rate before and after."""
+    """`ridgemm.RidgeCV`, with the flops of its route, planned and made, and the sgemm rate."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.made = ProductFlops()
 
     def load(self, folder: Path):
         self.before = sgemm_gflops(_SGEMM)
         return super().load(folder)
+
+    def fit(self, X, Y):
+        with self.made:
+            return super().fit(X, Y)
 
     def maps(self, model) -> dict:
         plan = model.plan_
         return {
             "sgemm_gflops": (self.before + sgemm_gflops(_SGEMM)) / 2,
             "targets_flops": plan.target_flops,
+            "made_flops": self.made.total,
             "factors_flops": plan.route.factor_flops,
             "targets_seconds": model.took_["targets"],
             "factors_seconds": model.took_["factors"],
@@ -131,6 +141,7 @@ class EfficientNull:
 
         self.options = {"cv": 3} | options
         self.model = RidgeCV(alphas=ALPHAS, cv=3)
+        self.made = ProductFlops(permuted=True)
 
     def load(self, folder: Path):
         self.before = sgemm_gflops(_SGEMM)
@@ -140,7 +151,8 @@ class EfficientNull:
     def fit(self, X, Y):
         from ridgemm import permutation_test
 
-        return permutation_test(self.model, X, Y, progress=False, **self.options)
+        with self.made:
+            return permutation_test(self.model, X, Y, progress=False, **self.options)
 
     def maps(self, result) -> dict:
         from ridgemm import plan
@@ -150,6 +162,7 @@ class EfficientNull:
         return {
             "sgemm_gflops": (self.before + sgemm_gflops(_SGEMM)) / 2,
             "targets_flops": flops["null"],
+            "made_flops": self.made.total,
             "factors_flops": flops["factors"],
             "targets_seconds": took["null"],
             "factors_seconds": took["factors"],

@@ -4,6 +4,9 @@ Useful are the flops that the plan expects: those on targets in float32, of the 
 shrinkage basis and not of every alpha, and apart from them the square-matrix work, float64 counted
 twice and an eigendecomposition as `ridgemm.routes` does.
 
+A plan counts six members of a basis. Where small eigenvalues meet small alphas there are more, one
+for each alpha at most: ``made`` is the share by the products with targets that were made.
+
 The rates of bare products say what is to be had: ``mixed`` makes three products of bfloat16
 parts, so that its best is a third of the rate of ``bf16``.
 """
@@ -51,9 +54,9 @@ def run(quick: bool, repeats: int | None) -> dict:
         rows += outcome.rows.values()
         for name, maps in outcome.maps.items():
             slug, rate = name.replace("-", "_"), float(maps["sgemm_gflops"])
-            for part in ("targets", "factors"):
-                gflops = 1e-9 * float(maps[f"{part}_flops"]) / float(maps[f"{part}_seconds"])
-                figures[f"{slug}_{part}_share"] = gflops / rate
+            for part, flops in (("targets",) * 2, ("factors",) * 2, ("targets", "made")):
+                gflops = 1e-9 * float(maps[f"{flops}_flops"]) / float(maps[f"{part}_seconds"])
+                figures[f"{slug}_{flops}_share"] = gflops / rate
     return {
         "problem": "5-fold fits, nulls of 3 x 3 folds, 11 alphas, an alpha per target: "
         + ", ".join(f"{problem} ({shape})" for shape, (problem, _) in SHAPES.items() if not quick),

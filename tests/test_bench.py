@@ -25,9 +25,10 @@ from bench import (
     scaling,
     threads,
 )
+from bench._flops import ProductFlops
 from bench._memory import peak_memory
 from bench._run import Contender, alternate
-from ridgemm import RidgeCV
+from ridgemm import Ridge, RidgeCV
 from ridgemm.folds import make_folds
 from ridgemm.nested import nested_splits, target_flops
 from ridgemm.rates import Rates
@@ -224,10 +225,19 @@ def test_efficiency_has_a_share_for_every_row(monkeypatch):
     names = [
         f"{kind}_wide_single_{part}_share"
         for kind in ("fit", "null")
-        for part in ("targets", "factors")
+        for part in ("targets", "factors", "made")
     ]
     assert list(report["figures"]) == ["bare_single_gflops", *names]
     assert all(value > 0 for value in report["figures"].values())
+
+
+def test_made_flops_are_those_of_the_products():
+    X, Y = np.random.default_rng(0).standard_normal((2, 60, 4)).astype(np.float32)
+    count = ProductFlops()
+    with count:
+        Ridge(alpha=1.0, solver="primal").fit(X, Y)
+    # X'Y and V'C
+    assert count.total == 2 * 4 * (60 * 4 + 4 * 4)
 
 
 def test_forecasts_have_a_prediction_for_every_stage(monkeypatch):

@@ -1,0 +1,63 @@
+"""Flops of the products with targets that a run in this process makes, counted as they are made.
+
+Those of coefficients, one product at the end of a fit, are left out.
+"""
+
+from __future__ import annotations
+
+import threading
+from unittest import mock
+
+import numpy as np
+
+
+class ProductFlops:
+    """Counts, inside a ``with`` block, what `ridgemm` multiplies with targets.
+
+    Parameters
+    ----------
+    permuted : bool
+        Count the products of permuted targets alone.
+    """
+
+    def __init__(self, permuted: bool = False) -> None:
+        self.permuted = permuted
+        # appending is atomic; += of threads is not
+        self._counts: list[float] = []
+        self._own = threading.local()
+
+    @property
+    def total(self) -> float:
+        """Of the last block."""
+        return float(sum(self._counts))
+
+    def __enter__(self) -> ProductFlops:
+        from ridgemm import blas
+        from ridgemm.projections import TargetTile
+
+        self._counts.clear()
+        multiply, trmm = TargetTile.multiply, blas.trmm
+
+        def product(tile, A: np.ndarray, B: np.ndarray, *others, **options) -> None:
+            # a triangular product follows those of its tile, on the same thread
+            self._own.counts = bool(tile._orders) or not self.permuted
+            if self._own.counts:
+                self._counts.append(2.0 * A.shape[0] * A.shape[1] * B.shape[1])
+            multiply(tile, A, B, *others, **options)
+
+        def triangle(L: np.ndarray, B: np.ndarray) -> None:
+            if self._own.counts:
+                self._counts.append(float(L.shape[0]) ** 2 * B.shape[1])
+            trmm(L, B)
+
+        self._patches = [
+            mock.patch.object(TargetTile, "multiply", product),
+            mock.patch.object(blas, "trmm", triangle),
+        ]
+        for patch in self._patches:
+            patch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for patch in self._patches:
+            patch.stop()
