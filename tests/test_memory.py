@@ -42,6 +42,7 @@ from ridgemm import (
 )
 from ridgemm.fitplan import OVERHEAD
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
+from ridgemm.products import lack_of
 from tests.buffers import reserve_buffers
 
 if linux := sys.platform.startswith("linux"):
@@ -75,6 +76,8 @@ class Case(NamedTuple):
     y_dtype: str = "float32"
     # means above the sd are taken off while reading: no tile is read in place
     mean: int = 0
+    # of a null
+    precision: str = "single"
 
     @property
     def tiny(self) -> "Case":
@@ -94,7 +97,7 @@ def run(case: Case, folder: Path, limit: int | None) -> None:
         if case.run == "fit":
             _fit(model.fit(X, Y), X, Y, out)
         else:
-            _permute(model, X, Y, case.run, out)
+            _permute(model, X, Y, case, out)
     finally:
         shutil.rmtree(out)
 
@@ -118,6 +121,7 @@ def forecast(case: Case, folder: Path, limit: int) -> None:
     model, null = model_of(case, limit, None), {}
     if case.run != "fit":
         null = {"cv": 2, "n_permutations": N_PERMUTATIONS, "null": case.run}
+        null["precision"] = case.precision
     plan(model, folder / "X.npy", folder / "Y.npy", **null)
 
 
@@ -131,14 +135,15 @@ def _fit(model: RidgeCV, X: Path, Y: Path, out: Path) -> None:
     assert np.isfinite(model.coef_[-1]).all() and np.isfinite(model.intercept_).all()
 
 
-def _permute(model: RidgeCV, X: Path, Y: Path, null: str, out: Path) -> None:
+def _permute(model: RidgeCV, X: Path, Y: Path, case: Case, out: Path) -> None:
     result = permutation_test(
         model,
         X,
         Y,
         cv=2,
         n_permutations=N_PERMUTATIONS,
-        null=null,
+        null=case.run,
+        precision=case.precision,
         out=out / "run",
         progress=False,
     )
@@ -516,6 +521,8 @@ def test_whatever_the_plan_accepts_keeps_its_limit_at_full_size(child, route, da
 
 #: Shared by the hard cases: an alpha for all targets of a null, by the trace identity.
 SHARED = {"per_target": False, "scoring": "neg_mean_squared_error"}
+BF16 = {"precision": "bf16"}
+UNITS = pytest.mark.skipif(lack_of("bf16") is not None, reason=f"needs {lack_of('bf16')}")
 
 
 @pytest.mark.parametrize(
@@ -540,6 +547,9 @@ SHARED = {"per_target": False, "scoring": "neg_mean_squared_error"}
         Case(300, 400, 3000, "dual-residuals", 3, "refit"),
         Case(200, 400, 3000, "dual-residuals", 3, "refit", n_jobs=2),
         Case(200, 400, 3000, "dual-operators", 3, "refit", n_jobs=2),
+        # where a library makes such products
+        pytest.param(Case(300, 400, 3000, "dual-operators", 3, "refit", **BF16), marks=UNITS),
+        pytest.param(Case(2000, 60, 3000, "primal-statistics", 3, "refit", **BF16), marks=UNITS),
     ],
     ids=str,
 )
