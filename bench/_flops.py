@@ -65,4 +65,5 @@ class ProductFlops:
 
 def _is_permuted(tile) -> bool:
     # observed scores are those of the order that there is
-    return any((np.diff(order.rows) != 1).any() for order in tile._orders)
+    orders = tile._orders
+    return any(o.signs is not None or (np.diff(o.rows) != 1).any() for o in orders)

@@ -167,7 +167,8 @@ class TargetTile:
         self._orders = orders
         self.size = max(1, len(orders)) * self.n_targets
         if orders and self.data.precision == "bf16" and self._rounded is None:
-            self._round(signed=orders[0].signs is not None)
+            # some may be the observed order, which fills a product up
+            self._round(signed=any(order.signs is not None for order in orders))
 
     def _round(self, signed: bool) -> None:
         self._rounded = self.crew.shared.array("rounded Y", self.Y.shape, np.uint16)
