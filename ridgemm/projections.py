@@ -25,10 +25,9 @@ from ridgemm.nuisance import Nuisance
 from ridgemm.products import multiply
 from ridgemm.scores import ROUNDED, variation
 from ridgemm.sources import Reader, Source
-from ridgemm.tiles import row_pieces, side_by_side, spans, width
+from ridgemm.tiles import row_pieces, spans, width
 from ridgemm.workspace import Workspace
 
-_SIDE_BY_SIDE = 16  # strips
 _ROWS_AT_ONCE = 16
 _ROUNDED_AT_ONCE = 256  # columns
 _SIGN = np.uint16(0x8000)
@@ -195,13 +194,9 @@ class TargetTile:
             p = self.data.X.shape[1]
             self.C = list(self.crew.shared.array("C", (len(atoms), p, self.size)))
             self._projected: set[int] = set()
-        # rows that pass through are multiplied where they lie: in few wide products, each of which
-        # puts the rows of X in order for itself; a gathered strip is a product of its own
-        most = _SIDE_BY_SIDE if self.Y is None else 1
-        groups = side_by_side(strips, self.crew.team.size, most)
         for a, atom in enumerate(atoms):
             for i, rows in enumerate(row_pieces(atom, self.data.row_step)):
-                self._add_rows(a, i > 0, rows, groups)
+                self._add_rows(a, i > 0, rows, strips)
         if products:
             self.C_total = self.C[0]
             if len(atoms) > 1:
@@ -282,7 +277,7 @@ class TargetTile:
         self.crew.team.run(add, spans(len(out), _ROWS_AT_ONCE))
 
     def _add_rows(
-        self, a: int, accumulate: bool, rows: slice | np.ndarray, groups: list[list[slice]]
+        self, a: int, accumulate: bool, rows: slice | np.ndarray, strips: list[slice]
     ) -> None:
         crew = self.crew
         x = None
@@ -294,7 +289,7 @@ class TargetTile:
 
         first, explicit = self.data.nuisance.n_plain, self.data.nuisance.explicit[rows]
 
-        def add_strip(slot: int, strip: slice) -> np.ndarray:
+        def add(slot: int, strip: slice) -> None:
             if passing is not None:
                 y = passing[:, strip]
             else:
@@ -306,19 +301,12 @@ class TargetTile:
                 double = crew.slots[slot].array("double", y.shape, np.float64)
                 double[...] = y
                 self.sums[a, first:, strip] += explicit.T @ double
-            return y
+            if x is not None:
+                # never strips side by side in one product: on some kernels the last bits of a
+                # column depend on its place in the product
+                self.multiply(x.T, y, self.C[a][:, strip], crew.slots[slot], accumulate)
 
-        def add(slot: int, group: list[slice]) -> None:
-            for strip in group:
-                y = add_strip(slot, strip)
-            if x is None:
-                return
-            columns = slice(group[0].start, group[-1].stop)
-            if len(group) > 1:
-                y = passing[:, columns]
-            self.multiply(x.T, y, self.C[a][:, columns], crew.slots[slot], accumulate)
-
-        crew.team.run(add, groups)
+        crew.team.run(add, strips)
 
     def multiply(
         self,

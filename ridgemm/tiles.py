@@ -21,19 +21,6 @@ def width(span: slice) -> int:
     return span.stop - span.start
 
 
-def side_by_side(strips: list[slice], n_threads: int, most: int) -> list[list[slice]]:
-    """Cut a row of strips into as few groups of at most `most` as keep all threads busy.
-
-    Examples
-    --------
-    >>> [len(group) for group in side_by_side(spans(20, 1), 2, 8)]
-    [5, 5, 5, 5]
-    """
-    n_groups = n_threads * -(-len(strips) // (n_threads * most))
-    size = -(-len(strips) // n_groups)
-    return [strips[i : i + size] for i in range(0, len(strips), size)]
-
-
 @dataclass(frozen=True)
 class TileGrid:
     """Targets in tiles, tiles in strips: a tile is a task, a strip is what one thread does.

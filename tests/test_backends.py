@@ -2,12 +2,16 @@
 
 import _ctypes
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ridgemm import backends, onednn
+
+ROOT = Path(__file__).parents[1]
 
 PRODUCT = """
 import numpy as np
@@ -53,6 +57,19 @@ def test_its_threads_are_capped_with_all_others():
     controlled = [library["filepath"] for library in backends.libraries().info()]
     file = backends.describe()["file"]
     assert file in controlled
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other kernels")
+@pytest.mark.parametrize("kernels", ["Haswell", "Nehalem"])
+def test_bits_are_kept_on_kernels_that_round_by_the_place_of_a_column(kernels):
+    # those of AVX-512, on which most of us develop, give a column the same bits anywhere
+    tests = "threads_give_the_same_bits or tiles_do_not_matter"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", tests]
+    environment = {**os.environ, "OPENBLAS_CORETYPE": kernels, "RIDGEMM_BLAS": "scipy"}
+    finished = subprocess.run(
+        [*command, "tests/test_fit.py"], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stdout
 
 
 @pytest.mark.parametrize("processor", ["znver5", "skylake-avx512"])
