@@ -31,7 +31,7 @@ from ridgemm.eigen import EPS, eigenbasis, nothing, nuisance_first, triangle
 from ridgemm.folds import Fold
 from ridgemm.grams import AtomStatistics, DualGram, dual_grams, usable_scale
 from ridgemm.lapack import Matrices
-from ridgemm.mapreduce import one_blas_thread
+from ridgemm.mapreduce import Crew, one_blas_thread, threads_per_worker
 from ridgemm.nuisance import Nuisance, project_gram
 from ridgemm.sources import Source
 from ridgemm.store import Store, create_array, key, save_array
@@ -237,9 +237,10 @@ class FactorMaker:
             if id(atoms) not in self._statistics:
                 self._statistics.clear()
                 path = self.scratch / "atoms.npy"
-                self._statistics[id(atoms)] = AtomStatistics(
-                    self.X, self.shift, atoms, self.block, path, self.nuisance
-                )
+                with Crew(threads_per_worker(1)) as crew:
+                    self._statistics[id(atoms)] = AtomStatistics(
+                        self.X, self.shift, atoms, self.block, path, self.nuisance, crew.team
+                    )
             return self._statistics[id(atoms)]
 
     def _training_gram(
@@ -434,7 +435,10 @@ class FactorMaker:
         return [DualGram(**self.store.fetch(name, build, counted=False))]
 
     def _grams(self, sets: Sequence[np.ndarray | None]) -> list[DualGram]:
-        return dual_grams(self.X, self.shift, sets, self.block, self.scratch, self.nuisance)
+        with Crew(threads_per_worker(1)) as crew:
+            return dual_grams(
+                self.X, self.shift, sets, self.block, self.scratch, self.nuisance, crew.team
+            )
 
 
 def _save(folder: Path, **vectors: np.ndarray) -> None:

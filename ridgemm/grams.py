@@ -15,15 +15,18 @@ from ridgemm.nuisance import Nuisance
 from ridgemm.paging import Ahead
 from ridgemm.sources import Source
 from ridgemm.store import create_array
+from ridgemm.threads import Team
 from ridgemm.tiles import row_pieces, spans, width
 from ridgemm.workspace import Workspace
+
+_PANEL, _SMALL, _ROWS = 128, 2048, 256
 
 
 class AtomStatistics:
     """Grams of the nuisance N, ``N.T X`` and Grams of the atoms of a group, from one reading.
 
     The Grams (n_atoms, p, p) lie in a file: the sum over a training set is made in RAM, once
-    for each fold.
+    for each fold. Beside the `team` BLAS has one thread.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class AtomStatistics:
         block: int,
         path: Path,
         nuisance: Nuisance,
+        team: Team,
     ):
         p = X.shape[1]
         self.nuisance_grams = np.stack([nuisance.gram(atom) for atom in atoms])
@@ -45,13 +49,28 @@ class AtomStatistics:
             for rows in row_pieces(atom, block):
                 size = width(rows) if isinstance(rows, slice) else len(rows)
                 values = workspace[:size]
-                X.read(rows, slice(0, p), shift, values)
-                if nuisance.n_plain:
-                    self.sums[a, 0] += values.sum(axis=0)
-                self.sums[a, nuisance.n_plain :] += nuisance.explicit[rows].T @ values
-                blas.syrk(values, self.grams[a], accumulate=True)
+                _read(X, rows, slice(0, p), shift, values, team)
+                self._add_sums(a, nuisance, rows, values, team)
+                _add_gram(values, self.grams[a], team)
             blas.symmetrise(self.grams[a])
             self.whole += self.grams[a]
+
+    def _add_sums(
+        self,
+        a: int,
+        nuisance: Nuisance,
+        rows: slice | np.ndarray,
+        values: np.ndarray,
+        team: Team,
+    ) -> None:
+        explicit = nuisance.explicit[rows].T
+
+        def add(_: int, panel: slice) -> None:
+            if nuisance.n_plain:
+                self.sums[a, 0, panel] += values[:, panel].sum(axis=0)
+            self.sums[a, nuisance.n_plain :, panel] += explicit @ values[:, panel]
+
+        team.run(add, spans(values.shape[1], _PANEL))
 
     def totals(self, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``N.T N`` and ``N.T X`` over a set of atoms."""
@@ -79,6 +98,45 @@ class AtomStatistics:
             out[rows] -= effects[:, rows].T @ total
 
 
+def _read(
+    X: Source,
+    rows: slice | np.ndarray,
+    columns: slice,
+    shift: np.ndarray,
+    out: np.ndarray,
+    team: Team,
+) -> None:
+    """As `Source.read`, the rows shared out."""
+    if not X.concurrent:
+        X.read(rows, columns, shift, out)
+        return
+
+    def read(_: int, part: slice) -> None:
+        if isinstance(rows, slice):
+            some: slice | np.ndarray = slice(rows.start + part.start, rows.start + part.stop)
+        else:
+            some = rows[part]
+        X.read(some, columns, shift, out[part])
+
+    team.run(read, spans(len(out), _ROWS))
+
+
+def _add_gram(values: np.ndarray, out: np.ndarray, team: Team) -> None:
+    """Lower triangle of ``out += values.T @ values``; what lies above the diagonal is spoilt.
+
+    Panels, not a product on many threads: these have the same bits on any number of them.
+    """
+
+    def add(_: int, panel: slice) -> None:
+        before, rows = slice(0, panel.start), values[:, panel]
+        blas.syrk(rows, out[panel, panel], accumulate=True)
+        if panel.start:
+            blas.gemm(rows.T, values[:, before], out[panel, before], accumulate=True)
+
+    # the largest first
+    team.run(add, spans(len(out), _PANEL if len(out) <= _SMALL else 2 * _PANEL)[::-1])
+
+
 @dataclass(frozen=True)
 class DualGram:
     """``X X.T`` (n_samples, n_samples) in float64, and the means and scales of its features.
@@ -99,6 +157,7 @@ def dual_grams(
     block: int,
     scratch: Path,
     nuisance: Nuisance,
+    team: Team,
 ) -> list[DualGram]:
     """``X X.T`` over column tiles, one for each training set that standardises it.
 
@@ -113,6 +172,9 @@ def dual_grams(
         Columns of a tile.
     scratch : Path
         Folder for what is too large for RAM.
+    nuisance : Nuisance
+    team : Team
+        Beside it BLAS has one thread.
     """
     n, p = X.shape
     m = len(sets)
@@ -129,7 +191,7 @@ def dual_grams(
         with Ahead(X.data, columns) as ahead:
             if i == 0:
                 ahead.need(range(n))
-            X.read(slice(0, n), columns, x_shift, values)
+            _read(X, slice(0, n), columns, x_shift, values, team)
         for later in tiles[i + 1 : i + 2]:
             # on its way from the disk while this one is multiplied
             Ahead(X.data, later).need(range(n))
@@ -141,7 +203,7 @@ def dual_grams(
             else:
                 tile = workspace.array("scaled", values.shape, np.float64)
                 mean[columns], scale[columns] = _standardise(values, train, tile, nuisance)
-            blas.syrk(tile.T, K, accumulate=True)
+            _add_gram(tile.T, K, team)
             drift += tile @ (above_mean(x_shift, mean[columns]) / scale[columns])
     for K in grams:
         blas.symmetrise(K)
