@@ -1,7 +1,4 @@
-"""Flops of the products with targets that a run in this process makes, counted as they are made.
-
-Those of coefficients, one product at the end of a fit, are left out.
-"""
+"""Flops of the products with targets that a run in this process makes, counted as they are made."""
 
 from __future__ import annotations
 
@@ -32,11 +29,11 @@ class ProductFlops:
         return float(sum(self._counts))
 
     def __enter__(self) -> ProductFlops:
-        from ridgemm import blas
+        from ridgemm import blas, fitting
         from ridgemm.projections import TargetTile
 
         self._counts.clear()
-        multiply, trmm = TargetTile.multiply, blas.trmm
+        multiply, trmm, coefficients = TargetTile.multiply, blas.trmm, fitting.multiply
 
         def product(tile, A: np.ndarray, B: np.ndarray, *others, **options) -> None:
             # a triangular product follows those of its tile, on the same thread
@@ -50,9 +47,16 @@ class ProductFlops:
                 self._counts.append(float(L.shape[0]) ** 2 * B.shape[1])
             trmm(L, B)
 
+        def coefficient(A: np.ndarray, B: np.ndarray, *others, **options) -> None:
+            # nothing is permuted there
+            if not self.permuted:
+                self._counts.append(2.0 * A.shape[0] * A.shape[1] * B.shape[1])
+            coefficients(A, B, *others, **options)
+
         self._patches = [
             mock.patch.object(TargetTile, "multiply", product),
             mock.patch.object(blas, "trmm", triangle),
+            mock.patch.object(fitting, "multiply", coefficient),
         ]
         for patch in self._patches:
             patch.start()

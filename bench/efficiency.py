@@ -20,9 +20,13 @@ from ridgemm import RidgeCV, permutation_test
 from ridgemm.rates import measure
 
 SHAPES = {
-    "tall": (Problem(20000, 500, 8000), 6),
-    "square": (Problem(2000, 1500, 8000), 4),
-    "wide": (Problem(1200, 20000, 8000), 20),
+    "tall": (Problem(20000, 2000, 16000), 6),
+    "square": (Problem(4000, 3000, 16000), 6),
+    "wide": (Problem(4000, 20000, 16000), 6),
+    # a fit takes about a second, of which first use of memory and kernels on targets are a part
+    "small-tall": (Problem(20000, 500, 8000), 24),
+    "small-square": (Problem(2000, 1500, 8000), 12),
+    "small-wide": (Problem(1200, 20000, 8000), 40),
 }
 QUICK = {
     "tall": (Problem(400, 20, 60), 2),

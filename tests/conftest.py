@@ -1,6 +1,7 @@
 """Hypothesis profiles, and the real data that some tests read."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from ridgemm import mapreduce
 
 # before any test imports matplotlib: a machine without a display draws too
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# what a shell starts in the background ignores interrupts, and hands that on: tests send some
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # no deadline: the first example of a test also pays for compilation
 settings.register_profile("dev", deadline=None, max_examples=25)

@@ -236,8 +236,8 @@ def test_made_flops_are_those_of_the_products():
     count = ProductFlops()
     with count:
         Ridge(alpha=1.0, solver="primal").fit(X, Y)
-    # X'Y and V'C
-    assert count.total == 2 * 4 * (60 * 4 + 4 * 4)
+    # X'Y, Z = V'X'Y and coefficients V D
+    assert count.total == 2 * 4 * (60 * 4 + 4 * 4 + 4 * 4)
 
 
 def test_forecasts_have_a_prediction_for_every_stage(monkeypatch):
