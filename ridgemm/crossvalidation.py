@@ -38,7 +38,7 @@ from ridgemm.kernels import (
 from ridgemm.nuisance import Nuisance
 from ridgemm.projections import FoldView, TargetTile
 from ridgemm.scores import Moments, from_error, score, variation
-from ridgemm.shrinkage import shrinkage_basis, square_weights, table_basis
+from ridgemm.shrinkage import MOST_MEMBERS, shrinkage_basis, square_weights, table_basis
 from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
 
@@ -240,11 +240,8 @@ def only(candidates: Candidates, a: int) -> Candidates:
 
 
 def moment_bytes(r: int) -> int:
-    """What the moments of a target take, of `r` alphas and the members of their shrinkage.
-
-    No spectrum that float64 resolves needs 40 members (`ridgemm.shrinkage`).
-    """
-    q = min(r, 40)
+    """What the moments of a target take, of `r` alphas and the members of their shrinkage."""
+    q = min(r, MOST_MEMBERS)
     return 8 * (4 * r + 3 * q + q * (q + 1) // 2)
 
 

@@ -8,6 +8,8 @@ alphas. Products are made of q basis members, and the scores of all alphas of th
 
 import numpy as np
 
+# of eigenvalues over the 32 decades that a QR resolves, 16 of a Gram, and any number of alphas
+MOST_MEMBERS = 112
 # of evening out errors: the largest falls by 3 to 6 times, most of it in the first two
 _ROUNDS, _HOPELESS, _FLOOR = 8, 8, 1e-2
 

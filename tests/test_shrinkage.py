@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ridgemm.shrinkage import shrinkage_basis, square_weights, table_basis
+from ridgemm.shrinkage import MOST_MEMBERS, shrinkage_basis, square_weights, table_basis
 
 FLOAT32 = 4 * np.finfo(np.float32).eps
 
@@ -47,6 +47,14 @@ def test_even_errors_take_a_member_less(n, p, fewest):
     basis, _ = shrinkage_basis(w, alphas, w)
     assert len(basis) == fewest
     assert np.abs(leading - table).max() > 1e-6
+
+
+@pytest.mark.parametrize("decades", [16, 32])
+@pytest.mark.parametrize("power", [0, 1])
+def test_the_widest_spectrum_has_no_more_members_than_plans_count(decades, power):
+    w = np.logspace(-decades, 0, 1000)
+    basis, _ = shrinkage_basis(w, np.logspace(-decades - 4, 4, 300), w**power)
+    assert 40 < len(basis) <= MOST_MEMBERS
 
 
 def test_a_table_of_no_low_rank_is_kept():
