@@ -19,6 +19,7 @@ from ridgemm.threads import Team
 from ridgemm.tiles import row_pieces, spans, width
 from ridgemm.workspace import Workspace
 
+# columns of a panel: few, for threads to share, up to an order; more waste less
 _PANEL, _SMALL, _ROWS = 128, 2048, 256
 
 

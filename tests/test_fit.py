@@ -9,7 +9,9 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold
 
 import ridgemm.engine
+import ridgemm.factors
 import ridgemm.fitplan
+import ridgemm.grams
 import ridgemm.linear
 import ridgemm.mapreduce
 import ridgemm.prediction
@@ -238,10 +240,12 @@ def test_two_workers_give_the_same_bits(options, monkeypatch):
 def test_threads_give_the_same_bits(options, monkeypatch):
     # several strips, for there to be something to share out
     monkeypatch.setattr(ridgemm.fitplan, "STRIP", 7)
+    monkeypatch.setattr(ridgemm.grams, "_PANEL", 5)
     X, Y = signal(n=700, t=40)
     models = []
+    users = ("engine", "factors", "linear", "mapreduce", "prediction")
     for n_threads in (1, 2, 3):
-        for module in (ridgemm.engine, ridgemm.linear, ridgemm.mapreduce, ridgemm.prediction):
+        for module in (getattr(ridgemm, name) for name in users):
             monkeypatch.setattr(module, "threads_per_worker", lambda _, n=n_threads: n)
         models.append(RidgeCV(**options).fit(X, Y))
         assert models[-1].plan_.n_threads == n_threads
@@ -256,6 +260,7 @@ def test_strips_do_not_matter(options, strip, monkeypatch):
     X, Y = signal()
     expected = RidgeCV(**options).fit(X, Y)
     monkeypatch.setattr(ridgemm.fitplan, "STRIP", strip)
+    monkeypatch.setattr(ridgemm.grams, "_PANEL", 5)
     monkeypatch.setattr(ridgemm.fitplan, "row_step", lambda p: 11)
     monkeypatch.setattr(ridgemm.fitplan, "block_size", lambda other: 5)
     model = RidgeCV(**options).fit(X, Y)
