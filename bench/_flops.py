@@ -29,23 +29,25 @@ class ProductFlops:
         return float(sum(self._counts))
 
     def __enter__(self) -> ProductFlops:
-        from ridgemm import blas, fitting
+        from ridgemm import fitting, quadratic
         from ridgemm.projections import TargetTile
 
         self._counts.clear()
-        multiply, trmm, coefficients = TargetTile.multiply, blas.trmm, fitting.multiply
+        multiply, coefficients = TargetTile.multiply, fitting.multiply
+        pair_product = quadratic.gemm
 
         def product(tile, A: np.ndarray, B: np.ndarray, *others, **options) -> None:
-            # a triangular product follows those of its tile, on the same thread
+            # products with pairs follow those of their tile, on the same thread
             self._own.counts = _is_permuted(tile) or not self.permuted
             if self._own.counts:
                 self._counts.append(2.0 * A.shape[0] * A.shape[1] * B.shape[1])
             multiply(tile, A, B, *others, **options)
 
-        def triangle(L: np.ndarray, B: np.ndarray) -> None:
-            if self._own.counts:
-                self._counts.append(float(L.shape[0]) ** 2 * B.shape[1])
-            trmm(L, B)
+        def pairs(A: np.ndarray, B: np.ndarray, out: np.ndarray) -> None:
+            # those that make the pairs are float64
+            if A.dtype == np.float32 and self._own.counts:
+                self._counts.append(2.0 * A.shape[0] * A.shape[1] * B.shape[1])
+            pair_product(A, B, out)
 
         def coefficient(A: np.ndarray, B: np.ndarray, *others, **options) -> None:
             # nothing is permuted there
@@ -55,7 +57,7 @@ class ProductFlops:
 
         self._patches = [
             mock.patch.object(TargetTile, "multiply", product),
-            mock.patch.object(blas, "trmm", triangle),
+            mock.patch.object(quadratic, "gemm", pairs),
             mock.patch.object(fitting, "multiply", coefficient),
         ]
         for patch in self._patches:

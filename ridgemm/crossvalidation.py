@@ -2,7 +2,7 @@ r"""Scores of all alphas on a strip of targets, for each way that a route scores
 
 ``statistics``
     Moments of the held-out predictions from fold statistics, with no look at the samples:
-    :math:`\sum\hat y\tilde y = c^T D`, :math:`\sum\hat y^2 = \|L D\|^2`.
+    :math:`\sum\hat y\tilde y = c^T D`, :math:`\sum\hat y^2 = D^T M D` (`ridgemm.quadratic`).
 ``products``
     Held-out predictions :math:`P D`, a block of rows at a time.
 ``operators``
@@ -26,17 +26,17 @@ import numpy as np
 from ridgemm import blas
 from ridgemm.kernels import (
     column_moments,
-    cross_moments,
     loo_moments,
     product_moments,
-    scale_members,
     scale_rows,
+    shrunk_moments,
     square_moments,
     subtract_outer,
     weighted_squares,
 )
 from ridgemm.nuisance import Nuisance
 from ridgemm.projections import FoldView, TargetTile
+from ridgemm.quadratic import Pairs, add_squares, line_buffer
 from ridgemm.scores import Moments, from_error, score, variation
 from ridgemm.shrinkage import MOST_MEMBERS, shrinkage_basis, square_weights, table_basis
 from ridgemm.tiles import spans, width
@@ -68,7 +68,11 @@ class Candidates:
     ----------
     view : FoldView
     basis : (q, k) float32, mix : (n_alphas, q) float32
-        Shrinkage of all alphas, see `ridgemm.shrinkage`.
+        Shrinkage of all alphas, see `ridgemm.shrinkage`; nothing where `pairs` serve them all.
+    alphas : (n_alphas,) float64, optional
+        For statistics.
+    pairs : Pairs, optional
+        For statistics of folds with more than few test rows.
     left : (n_samples, k) float32, optional
         ``Xtilde V``, or U of a dual fold: residuals are made of its rows, for LOO.
     leverage : (n_alphas, n_samples) float64, optional
@@ -95,6 +99,8 @@ class Candidates:
     view: FoldView
     basis: np.ndarray
     mix: np.ndarray
+    alphas: np.ndarray | None = None
+    pairs: Pairs | None = None
     left: np.ndarray | None = None
     leverage: np.ndarray | None = None
     gcv_weights: np.ndarray | None = None
@@ -114,15 +120,19 @@ class Candidates:
 
 def held_out(view: FoldView, alphas: np.ndarray, exact: bool = False) -> Candidates:
     """Candidates for a fold with a test set; `exact` ones have a member for each alpha."""
-    w = view.factors.eigenvalues
+    factors = view.factors
+    w = factors.eigenvalues
+    if factors.apart is not None:
+        pairs, nothing = Pairs.opened(w, factors.apart, factors.close), np.empty((0, 0), np.float32)
+        return Candidates(view, nothing, nothing, alphas, pairs)
     if exact:
         inverse = (1 / (w + alphas[:, None])).astype(np.float32)
-        return Candidates(view, inverse, np.eye(len(alphas), dtype=np.float32))
+        return Candidates(view, inverse, np.eye(len(alphas), dtype=np.float32), alphas)
     # a direction below 1e-6 of the largest is as good as noise in the test rows: bounded weight
     weight = np.maximum(w, 1e-6 * w.max()) if w.max() > 0 else np.ones_like(w)
     # the null space of a dual Gram predicts nothing
     basis, mix = shrinkage_basis(w, alphas, np.where(w > 0, weight, 0))
-    return Candidates(view, basis, mix)
+    return Candidates(view, basis, mix, alphas)
 
 
 def left_out(view: FoldView, alphas: np.ndarray, dual: bool, nuisance: Nuisance) -> Candidates:
@@ -235,6 +245,7 @@ def only(candidates: Candidates, a: int) -> Candidates:
         candidates,
         basis=candidates.basis[one],
         mix=np.ones((1, 1), np.float32),
+        alphas=candidates.alphas[one],
         operator=operator,
     )
 
@@ -257,11 +268,15 @@ def score_statistics(
     Z, C = tile.project_split(view, strip, workspace)
     n, y_sum, _ = tile.centered_moments(view, view.in_test, strip)
     _center_test(tile, view, strip, C)
-    members = workspace.zeros("members", (len(candidates.basis), 3, width(strip)))
-    summed = (candidates.basis * factors.test_sum[0]).astype(np.float32)
-    cross_moments(Z, C, summed, candidates.basis, members)
-    sums = _blended(members, candidates, workspace)
-    _square_moments(Z, candidates, sums, workspace)
+    alphas, size = candidates.alphas, width(strip)
+    sums = workspace.zeros("moments", (len(alphas), 3, size))
+    lines = line_buffer(size, workspace)
+    w = np.asarray(factors.eigenvalues)
+    shrunk_moments(Z, C, factors.test_sum[0], w, alphas, lines, sums)
+    if candidates.pairs is None:
+        _add_row_squares(tile, Z, candidates, sums[:, 1], workspace)
+    else:
+        add_squares(candidates.pairs, Z, alphas, workspace, sums[:, 1])
     sums[:, 1] += sums[:, 0] ** 2 / n
     sums[:, 2] += sums[:, 0] * y_sum / n
     return _score(tile, view, strip, scoring, sums)
@@ -276,18 +291,21 @@ def _blended(members: np.ndarray, candidates: Candidates, workspace: Workspace) 
     return sums
 
 
-def _square_moments(
-    Z: np.ndarray, candidates: Candidates, sums: np.ndarray, workspace: Workspace
+def _add_row_squares(
+    tile: TargetTile,
+    Z: np.ndarray,
+    candidates: Candidates,
+    sums: np.ndarray,
+    workspace: Workspace,
 ) -> None:
-    """Put ``||L D||^2`` into ``sums[:, 1]``: one product with L for all members."""
-    k, size = Z.shape
-    F = workspace.array("F", (k, len(candidates.basis), size))
-    scale_members(Z, candidates.basis, F)
-    blas.trmm(candidates.view.factors.quadratic, F.reshape(k, -1))
+    """Add the squares of the predictions of few test rows, about their means."""
     pairs, weights = candidates.products
-    squares = workspace.zeros("squares", (len(pairs), size))
-    square_moments(F, pairs, squares)
-    np.matmul(weights, squares, out=sums[:, 1])
+    squares = workspace.zeros("squares", (len(pairs), Z.shape[1]))
+    rows = candidates.view.factors.test_rows
+    for some in spans(len(rows), prediction_rows(len(Z))):
+        F = _predictions(tile, rows[some], Z, candidates, workspace)
+        square_moments(F, pairs, squares)
+    sums += weights @ squares
 
 
 def _product_moments(

@@ -5,13 +5,12 @@ Float64 and in place. Eigenvectors are rows, as LAPACK leaves them.
 
 import numpy as np
 
-from ridgemm import blas, lapack
+from ridgemm import lapack
 from ridgemm.lapack import Matrices
 from ridgemm.tiles import spans
 
 EPS = float(np.finfo(np.float64).eps)
 _STEP = 512
-_PANEL = 128
 
 
 def eigenbasis(
@@ -63,53 +62,3 @@ def _turn(U: np.ndarray, direction: np.ndarray) -> None:
     for rows in spans(len(U), _STEP):
         U[rows] -= 2 * np.multiply.outer(inside[rows], along)
     U[0] = direction
-
-
-def triangle(V: np.ndarray, P_gram: np.ndarray, matrices: Matrices) -> np.ndarray:
-    """Upper triangular L with ``L.T L = V P_gram V.T``.
-
-    Parameters
-    ----------
-    V : (k, p) float64
-        Vectors in rows.
-    P_gram : (p, p) float64
-        Overwritten.
-    matrices : Matrices
-
-    Returns
-    -------
-    (k, k) float64
-    """
-    half = matrices.empty(V.shape)
-    blas.gemm(V, P_gram, half)
-    T, scale = _scaled(half, V, matrices)
-    # fewer test rows than features make T singular: a shift, far less than the rounding of the
-    # float32 products that follow, keeps most such pivots positive
-    T[np.diag_indices_from(T)] += 100 * len(T) * EPS
-    if not lapack.cholesky(T):
-        # directions that the test rows hardly have: their rounding errors were scaled up
-        T, scale = _scaled(half, V, matrices, T)
-        eigenvalues = lapack.eigh(T, matrices)
-        T *= np.sqrt(np.maximum(eigenvalues, 0))[:, None]
-        lapack.triangle_of(T)
-    T *= scale
-    return T
-
-
-def _scaled(
-    half: np.ndarray, V: np.ndarray, matrices: Matrices, T: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Upper triangle of ``half V.T``, its diagonal made ones, and the scale taken from it."""
-    T = matrices.empty((len(V), len(V))) if T is None else T
-    # LAPACK looks at no more; what is below the diagonal blocks is not even set
-    panels = [(rows, slice(rows.start, None)) for rows in spans(len(V), _PANEL)]
-    for rows, columns in panels:
-        blas.gemm(half[rows], V[columns].T, T[rows, columns])
-    diagonal = np.diag(T)
-    floor = max(EPS * diagonal.max(), np.finfo(np.float64).tiny)
-    # a scale for each direction, so that small ones keep their digits
-    scale = np.sqrt(np.maximum(diagonal, floor))
-    for rows, columns in panels:
-        T[rows, columns] /= scale[columns]
-        T[rows, columns] /= scale[rows, None]
-    return T, scale

@@ -13,7 +13,8 @@ and its held-out predictions :math:`P D` with :math:`P = \tilde X_{test} V` (or
 Square matrices are made in float64 (`ridgemm.grams`) and kept in float32 for the products.
 
 An entry holds (see `Factors` for shapes): ``eigenvalues``, ``basis``, ``mean``, ``scale``,
-``center`` and, as its kind requires, ``heldout``, ``quadratic``, ``test_sum``, ``rotated``.
+``center`` and, as its kind requires, ``heldout``, ``apart`` and ``close`` or ``test_rows``,
+``test_sum``, ``rotated``.
 """
 
 import itertools
@@ -27,12 +28,13 @@ from typing import Any
 import numpy as np
 
 from ridgemm import blas, lapack
-from ridgemm.eigen import EPS, eigenbasis, nothing, nuisance_first, triangle
+from ridgemm.eigen import EPS, eigenbasis, nothing, nuisance_first
 from ridgemm.folds import Fold
 from ridgemm.grams import AtomStatistics, DualGram, dual_grams, usable_scale
 from ridgemm.lapack import Matrices
 from ridgemm.mapreduce import Crew, one_blas_thread, threads_per_worker
 from ridgemm.nuisance import Nuisance, project_gram
+from ridgemm.quadratic import has_few_rows, write_pairs
 from ridgemm.sources import Source
 from ridgemm.store import Store, create_array, key, save_array
 from ridgemm.threads import Team
@@ -40,7 +42,7 @@ from ridgemm.tiles import row_pieces, spans, width
 
 log = logging.getLogger("ridgemm")
 
-FORMAT = 7
+FORMAT = 8
 # order up to which square matrices are small: folds side by side, BLAS on one thread
 CONCURRENT = 2048
 _STEP = 512
@@ -63,8 +65,10 @@ class Factors:
         ``effects V``; times N, what centring takes from projected feature rows. Zero for dual.
     heldout : (n_test, k) float32, optional
         P.
-    quadratic : (k, k) float32, optional
-        Upper triangular L with ``L.T L = P.T P``.
+    apart, close : float32, optional
+        ``P.T P`` about the means of the test rows, as `ridgemm.quadratic` has it.
+    test_rows : (n_test, k) float32, optional
+        P about its means, where the test rows are few.
     test_sum : (q, k) float64, optional
         ``N.T P`` of the test rows: column sums of P, and with the confounds.
     rotated : (n_train, k) float32, optional
@@ -79,7 +83,9 @@ class Factors:
     mean: np.ndarray | None = None
     scale: np.ndarray | None = None
     heldout: np.ndarray | None = None
-    quadratic: np.ndarray | None = None
+    apart: np.ndarray | None = None
+    close: np.ndarray | None = None
+    test_rows: np.ndarray | None = None
     test_sum: np.ndarray | None = None
     rotated: np.ndarray | None = None
     drift: np.ndarray | None = None
@@ -97,7 +103,7 @@ class Request:
         One sequence (the same object) shares one reading of X.
     in_train, in_test : (n_atoms,) bool
     quadratic : bool
-        For the primal family: L (from statistics) instead of P (from the test rows).
+        For the primal family: what sums of squared predictions are made of, instead of P.
     """
 
     fold: Fold
@@ -216,18 +222,21 @@ class FactorMaker:
             _save_matrix(folder / "basis.npy", V.T)
             if not len(request.fold.test):
                 return
-            if request.quadratic:
-                gram, total = statistics.totals(request.in_test)
-                total -= gram @ effects
-                _save(folder, test_sum=total @ V.T)
-                P_gram = self.matrices.empty((len(scale), len(scale)))
-                # about the means of the test rows
-                about = effects.copy()
-                about[0] += total[0] / gram[0, 0]
-                statistics.centered(request.in_test, about, P_gram)
-                _save_matrix(folder / "quadratic.npy", triangle(V, P_gram, self.matrices))
-            else:
+            if not request.quadratic:
                 self._rotate(request.fold.test, V.T, effects, folder / "heldout.npy")
+                return
+            gram, total = statistics.totals(request.in_test)
+            total -= gram @ effects
+            _save(folder, test_sum=total @ V.T)
+            # about the means of the test rows
+            about = effects.copy()
+            about[0] += total[0] / gram[0, 0]
+            if has_few_rows(len(request.fold.test), len(scale)):
+                self._rotate(request.fold.test, V.T, about, folder / "test_rows.npy")
+                return
+            P_gram = self.matrices.empty((len(scale), len(scale)))
+            statistics.centered(request.in_test, about, P_gram)
+            write_pairs(folder, eigenvalues, V, P_gram, self.matrices)
 
         return self._fetch(_primal_kind(request), request.fold, build)
 

@@ -22,6 +22,7 @@ from ridgemm.factors import CONCURRENT
 from ridgemm.lapack import LARGEST_ORDER, LARGEST_RANK, stack_rows
 from ridgemm.predictplan import plan_steps
 from ridgemm.products import gram_block, workspace_bytes
+from ridgemm.quadratic import square_bytes
 from ridgemm.routes import (
     MEMBERS,
     Problem,
@@ -372,8 +373,8 @@ def _output_bytes(problem: Problem) -> int:
 def factor_bytes(family: str, n: int, p: int, block: int, in_files: bool = False) -> int:
     """Memory for the factors of one fold: square matrices in float64, and blocks of rows.
 
-    An eigendecomposition works in place beside a workspace of twice its size; the test Gram of a
-    primal fold passes through four matrices, a tiled QR through seven or eight. In files, only
+    An eigendecomposition works in place beside a workspace of twice its size, and so do a primal
+    fold's vectors beside its test Gram; a tiled QR passes through seven or eight. In files, only
     the blocks are memory.
     """
     side = n if family == "dual" else p
@@ -387,7 +388,7 @@ def matrix_bytes(family: str, n: int, p: int, block: int) -> int:
     if family == "dual":
         return 8 * 3 * n**2
     if family == "primal":
-        return 8 * 4 * p**2
+        return 8 * 3 * p**2
     k = min(n, p)
     return 8 * (stack_rows(n, p, block) * p + k * p + 5 * k**2)
 
@@ -414,7 +415,7 @@ def _task_bytes(plan: Plan) -> int:
         shared += 4 * n * b
     strip = 3 * k + moment_bytes(r) // 4
     if method == "statistics":
-        strip += (1 + r) * k
+        strip += max(square_bytes(n_test, p, r) for _, n_test in problem.folds) // 4
     elif method != "gcv":
         strip += (1 + r) * rows
     if family != "primal":

@@ -14,6 +14,7 @@ from ridgemm.factors import CONCURRENT
 from ridgemm.fitplan import Plan, format_bytes
 from ridgemm.folds import Fold
 from ridgemm.nullplan import NullPlan, NullProblem
+from ridgemm.quadratic import max_values
 from ridgemm.rates import Rates, machine_rates
 from ridgemm.routes import EIGH, PRIMAL_RESOLUTION
 from ridgemm.sources import Source
@@ -174,8 +175,9 @@ def factor_work(
         scratch, cubes = 0, sum(2 * min(m, p) ** 3 for m, _ in folds)
     else:
         flops = n_passes * n * p**2 + 5 * len(folds) * p**3
-        second = [p if method == "statistics" and n_test else n_test for _, n_test in folds]
-        disk += sum(_SINGLE * p * (p + rows) for rows in second)
+        tests = [n_test for _, n_test in folds]
+        rows = [max_values(m, p) if method == "statistics" else m * p for m in tests]
+        disk += _SINGLE * (len(folds) * p**2 + sum(rows))
         scratch, cubes = _DOUBLE * (n_atoms + 1) * p**2 + _HEADERS, len(folds) * p**3
     at_once = at_once if side <= CONCURRENT else 0
     return FactorWork(float(flops), float(cubes), len(folds), at_once, disk, scratch)

@@ -15,7 +15,7 @@ from ridgemm.backends import backend
 from ridgemm.private import private_name
 from ridgemm.store import create_array
 
-_ARGUMENTS = {"dsyevd": 11, "dpotrf": 5, "dgelqf": 8, "dgesdd": 14}
+_ARGUMENTS = {"dsyevd": 11, "dgelqf": 8, "dgesdd": 14}
 _ROUTINES = {
     name: ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n)(backend().address(name))
     for name, n in _ARGUMENTS.items()
@@ -100,24 +100,6 @@ def eigh(A: np.ndarray, matrices: Matrices) -> np.ndarray:
     if info.value != 0:
         raise np.linalg.LinAlgError("the eigenvalues did not converge")
     return eigenvalues
-
-
-def cholesky(A: np.ndarray) -> bool:
-    """Overwrite A by the upper triangular R with ``R.T R = A``; False if it is not definite.
-
-    What was below the diagonal is 0 then. If False is returned, A is spoilt.
-
-    Examples
-    --------
-    >>> A = np.array([[4.0, 2.0], [2.0, 2.0]])
-    >>> cholesky(A), A
-    (True, array([[2., 1.],
-           [0., 1.]]))
-    """
-    n, info = _order(A), ctypes.c_int(0)
-    _ROUTINES["dpotrf"](_char(b"L"), _int(n), A.ctypes.data, _int(n), ctypes.byref(info))
-    _clear_below(A)
-    return info.value == 0
 
 
 def triangle_of(A: np.ndarray) -> None:

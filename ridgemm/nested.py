@@ -18,6 +18,7 @@ from ridgemm.factors import FactorMaker, Request
 from ridgemm.folds import Fold, FoldGroup, fold_group, make_folds
 from ridgemm.kernels import round_parts
 from ridgemm.projections import FoldView, make_view, make_views
+from ridgemm.quadratic import square_flops
 from ridgemm.routes import MEMBERS
 from ridgemm.store import create_array
 
@@ -135,7 +136,7 @@ def target_flops(
             elif method == "operators":
                 flops += 2 * q * n_test * m
             elif method == "statistics":
-                flops += (4 + q) * p**2
+                flops += 4 * p**2 + square_flops(n_test, p, q)
             elif family == "primal":
                 flops += 2 * p**2 + 2 * q * n_test * p
             else:

@@ -27,6 +27,7 @@ from ridgemm.folds import refine
 from ridgemm.mapreduce import threads_per_worker
 from ridgemm.nested import NestedSplit, one_pass_pays, target_flops
 from ridgemm.products import gram_block, workspace_bytes
+from ridgemm.quadratic import square_bytes
 from ridgemm.routes import PRIMAL_RESOLUTION
 
 _METHODS = (
@@ -392,6 +393,11 @@ def _largest_test(problem: NullProblem) -> int:
     return max(len(fold.test) for fold in folds)
 
 
+def _square_bytes(problem: NullProblem, r: int) -> int:
+    folds = (f for split in problem.splits for f in (*split.inner, split.outer))
+    return max(square_bytes(len(fold.test), problem.p, r) for fold in folds)
+
+
 def _output_bytes(problem: NullProblem) -> int:
     folds = [f for split in problem.splits for f in (*split.inner, split.outer)]
     indices = 16 * sum(len(fold.train) + len(fold.test) for fold in folds)
@@ -429,7 +435,7 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
         shared += 2 * n * plan.tile
         strip += n // 2
     widest = {
-        "statistics": r * k,
+        "statistics": _square_bytes(problem, r) // 4,
         "operators": r * n_test,
         "products": (1 + r) * n_test,
         "residuals": r * n_test + max(aside for aside, _ in problem.asides),

@@ -57,7 +57,7 @@ def plan(
     Examples
     --------
     >>> import numpy as np
-    >>> forecast = plan(RidgeCV([1, 10]), np.eye(60, 9), np.eye(60), n_permutations=99)
+    >>> forecast = plan(RidgeCV([1, 10]), np.eye(600, 9), np.eye(600, 60), n_permutations=99)
     >>> forecast.route, [stage.name for stage in forecast.stages]
     ('primal-statistics', ['scan', 'factors', 'observed', 'null'])
     """

@@ -9,8 +9,8 @@ bf16    One bfloat16 part each (about 5e-3), on matrix or vector units: for data
 ======  =====================================================================================
 
 Parts are made of blocks, on the fly: the parts of a block cost as much as a few rows of its
-product, and no operand is held twice. Triangular products stay in float32: `trmm` makes half of the
-flops, which matrix units cannot.
+product, and no operand is held twice. Products with pairs of eigenvalues (`ridgemm.quadratic`) stay
+in float32: they amplify its rounding.
 """
 
 import warnings

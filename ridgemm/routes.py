@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ridgemm.errors import InputError, one_line
+from ridgemm.quadratic import square_flops
 
 FAMILIES = ("primal", "svd", "dual")
 METHODS = {
@@ -169,7 +170,8 @@ def target_flops(problem: Problem, family: str, method: str) -> float:
         n_grams = len(problem.folds) if problem.scoring == "r2" else 1
         return refit + n_grams * n**2 * t + sum(8 * m**3 for m, _ in problem.folds)
     if method == "statistics":
-        return refit + passes + len(problem.folds) * (4 + r) * p**2 * t
+        squares = sum(square_flops(n_test, p, r) for _, n_test in problem.folds)
+        return refit + passes + (4 * len(problem.folds) * p**2 + squares) * t
     products = sum(_products(family, m, n_test, p, r) for m, n_test in problem.folds)
     return refit + passes + products * t
 

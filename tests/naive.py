@@ -105,6 +105,17 @@ def loo_scores(X, Y, alphas, scoring, fit_intercept=True, standardize=False):
     return scores
 
 
+def quadratic_forms(w, M, Z, alphas):
+    """``D.T M D`` of each target with ``D = Z / (w + alpha)``, (n_alphas, n_targets)."""
+    w, Z = np.asarray(w, np.float64), np.asarray(Z, np.float64)
+    forms = np.empty((len(alphas), Z.shape[1]))
+    for a, alpha in enumerate(alphas):
+        for j, z in enumerate(Z.T):
+            D = z / (w + alpha)
+            forms[a, j] = D @ M @ D
+    return forms
+
+
 def hat_matrix(X, alpha, fit_intercept=True, standardize=False):
     """H (n_samples, n_samples) with Hy the fitted values of y: column i is the fit of e_i."""
     return predict(X, *ridge(X, np.eye(len(X)), alpha, fit_intercept, standardize))

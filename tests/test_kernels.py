@@ -148,8 +148,7 @@ def test_square_moments(blend):
     F, mix, predictions = blend
     pairs, weights = square_weights(mix)
     squares = np.zeros((len(pairs), 5))
-    side_by_side = frozen(np.stack(list(F), axis=1))
-    kernels.square_moments(side_by_side, pairs, squares)
+    kernels.square_moments(F, pairs, squares)
     assert_allclose(weights @ squares, (predictions**2).sum(axis=1), rtol=1e-5)
 
 
@@ -163,15 +162,49 @@ def test_pair_moments(rng):
     assert_allclose(products, 1 + np.array(expected), rtol=1e-12)
 
 
-@pytest.mark.parametrize("n_rows", [3, 10])
-def test_cross_moments(rng, n_rows):
-    Z, C = (frozen(rng.standard_normal((n_rows, 5))) for _ in range(2))
-    summed, basis = (frozen(rng.standard_normal((2, n_rows))) for _ in range(2))
-    sums = np.ones((2, 3, 5))
-    kernels.cross_moments(Z, C, summed, basis, sums)
-    assert_allclose(sums[:, 0], 1 + summed.astype(float) @ Z, rtol=1e-5, atol=1e-6)
-    assert_allclose(sums[:, 2], 1 + basis.astype(float) @ (Z * C), rtol=1e-5, atol=1e-6)
+@pytest.fixture(params=[(1, 5), (3, 9), (8, 1), (21, 12)], ids=str)
+def shrunk(request, rng):
+    """Projections, what they meet, eigenvalues, alphas, lines of garbage, and 1 / (w + alpha)."""
+    n_rows, size = request.param
+    Z, C, B = (frozen(rng.standard_normal((n_rows, size))) for _ in range(3))
+    w, alphas = frozen(rng.random(n_rows), np.float64), frozen([1e-3, 1.0, 1e3], np.float64)
+    lines = np.full((9, max(size, 8)), np.nan)
+    return Z, C, B, w, alphas, lines, 1 / (w + alphas[:, None])
+
+
+def test_shrunk_moments(rng, shrunk):
+    Z, C, _, w, alphas, lines, d = shrunk
+    total = frozen(rng.standard_normal(len(w)), np.float64)
+    sums = np.ones((3, 3, Z.shape[1]))
+    kernels.shrunk_moments(Z, C, total, w, alphas, lines, sums)
+    assert_allclose(sums[:, 0], 1 + (total * d) @ Z, rtol=1e-12, atol=1e-12)
+    assert_allclose(sums[:, 2], 1 + d @ (Z.astype(np.float64) * C), rtol=1e-12, atol=1e-12)
     assert_array_equal(sums[:, 1], 1)
+
+
+def test_apart_moments(shrunk):
+    Z, C, _, w, alphas, lines, d = shrunk
+    sums = np.ones((3, Z.shape[1]))
+    kernels.apart_moments(Z, C, w, 2.0, alphas, lines, sums)
+    weights = 2 * (d - 1 / (2.0 + alphas[:, None]))
+    assert_allclose(sums, 1 + weights @ (Z.astype(np.float64) * C), rtol=1e-9, atol=1e-9)
+
+
+def test_apart_moments_do_not_cancel():
+    # 1 / (1 + 1e9) - 1 / (2 + 1e9), from numbers that differ in their tenth digit
+    Z, w, sums = frozen(np.ones((1, 1))), frozen([1.0], np.float64), np.zeros((1, 1))
+    alphas = frozen([1e9], np.float64)
+    kernels.apart_moments(Z, Z, w, 2.0, alphas, np.empty((9, 8)), sums)
+    assert_allclose(sums, 2 / ((1 + 1e9) * (2 + 1e9)), rtol=1e-14)
+
+
+def test_close_moments(shrunk):
+    Z, C, B, w, alphas, lines, d = shrunk
+    sums = np.ones((3, Z.shape[1]))
+    kernels.close_moments(Z, frozen(np.stack([C, B], axis=1)), w, 3.0, alphas, lines, sums)
+    wide = Z.astype(np.float64)
+    expected = 1 + 3 * (d**2 @ (wide * C) - (w * d**2) ** 2 @ (wide * B) / 2)
+    assert_allclose(sums, expected, rtol=1e-10)
 
 
 def test_loo_moments(rng, blend):
@@ -209,7 +242,7 @@ def test_scores_add_up_in_float64():
     assert_allclose(sums.ravel(), n * np.array([value, 0, value * target]), **close)
     assert_allclose(squares, n * value**2, **close)
     squares[...] = 0
-    kernels.square_moments(F.reshape(n, 1, 1), pairs, squares)
+    kernels.square_moments(F, pairs, squares)
     assert_allclose(squares, n * value**2, **close)
 
 
@@ -223,12 +256,15 @@ def test_moments_leave_float32(rng, size):
     assert_allclose(squares, products, rtol=1e-12)
     assert_allclose(sums[:, 2], (wide * Y[0]).sum(axis=1), rtol=1e-12)
     squares[...] = 0
-    kernels.square_moments(frozen(F.transpose(1, 0, 2)), pairs, squares)
+    kernels.square_moments(F, pairs, squares)
     assert_allclose(squares, products, rtol=1e-12)
-    cross = np.zeros((2, 3, 5))
-    ones = frozen(np.ones((2, 9)))
-    kernels.cross_moments(F[0], F[1], ones, ones, cross)
+    cross, lines = np.zeros((1, 3, 5)), np.empty((9, 8))
+    none, one = frozen(np.zeros(9), np.float64), frozen(np.ones(1), np.float64)
+    kernels.shrunk_moments(F[0], F[1], none, none, one, lines, cross)
     assert_allclose(cross[0, 2], products[1], rtol=1e-12)
+    apart = np.zeros((1, 5))
+    kernels.apart_moments(F[0], F[1], none, 1.0, one, lines, apart)
+    assert_allclose(apart[0], products[1], rtol=1e-12)
 
 
 # -- choice and shrinkage -------------------------------------------------------------------

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ridgemm import RidgeCV, fitplan, lapack, nullplan, permutation_test
-from ridgemm.eigen import EPS, eigenbasis, nuisance_first, triangle
+from ridgemm.eigen import EPS, eigenbasis, nuisance_first
 from ridgemm.factors import FactorMaker
-from ridgemm.lapack import Matrices, cholesky, eigh, svd, triangle_of
+from ridgemm.lapack import Matrices, eigh, svd, triangle_of
 from ridgemm.nuisance import make_nuisance
 from ridgemm.sources import as_source
 from ridgemm.store import MANIFEST, Store
@@ -73,29 +73,6 @@ def test_eigh(folder, B, indefinite):
     assert_allclose(vectors @ vectors.T, np.eye(n), rtol=0, atol=20 * n * EPS)
     rebuilt = (vectors.T * eigenvalues) @ vectors
     assert_allclose(rebuilt, A, rtol=0, atol=20 * n * EPS * size)
-
-
-@many
-@given(B=factors(full_rank=True))
-def test_cholesky(folder, B):
-    A = B @ B.T
-    # far from singular, so that rounding does not decide
-    A += np.trace(A) / len(A) * np.eye(len(A))
-    definite, R = both_ways(folder, A, lambda A, _: cholesky(A))
-    assert definite
-    assert_array_equal(R, np.triu(R))
-    assert_allclose(R, np.linalg.cholesky(A).T, rtol=0, atol=1e-12 * np.abs(R).max())
-    assert_allclose(R.T @ R, A, rtol=0, atol=10 * len(A) * EPS * np.abs(A).max())
-
-
-@many
-@given(B=factors(full_rank=True), place=st.integers(0, 39))
-def test_cholesky_of_what_is_not_definite(folder, B, place):
-    A = B @ B.T
-    i = place % len(A)
-    A[i, i] = -A[i, i]
-    definite, _ = both_ways(folder, A, lambda A, _: cholesky(A))
-    assert not definite
 
 
 @many
@@ -196,7 +173,7 @@ def test_beyond_the_integers_of_lapack(monkeypatch):
     ],
     ids=["rectangle", "float32", "reversed", "strided", "read-only", "vector"],
 )
-@pytest.mark.parametrize("function", [lambda A: eigh(A, Matrices()), cholesky, triangle_of])
+@pytest.mark.parametrize("function", [lambda A: eigh(A, Matrices()), triangle_of])
 def test_what_lapack_cannot_overwrite(A, function):
     with pytest.raises((AssertionError, ValueError)):
         function(A)
@@ -213,8 +190,6 @@ def test_orders_that_lapack_cuts_into_blocks(folder, n):
     A = B @ B.T + n * np.eye(n)
     eigenvalues, _ = both_ways(folder, A, eigh)
     assert_allclose(eigenvalues, np.linalg.eigvalsh(A), rtol=1e-12)
-    _, R = both_ways(folder, A, lambda A, _: cholesky(A))
-    assert_allclose(R, np.linalg.cholesky(A).T, rtol=0, atol=1e-11)
     _, R = both_ways(folder, B, lambda A, _: triangle_of(A))
     assert_allclose(R.T @ R, B.T @ B, rtol=0, atol=1e-10)
 
@@ -270,24 +245,6 @@ def test_constant_first(n, n_null, seed):
     assert_array_equal(U[n_null:], before[n_null:])
     projector = before[:n_null].T @ before[:n_null]
     assert_allclose(U[:n_null].T @ U[:n_null], projector, rtol=0, atol=1e-12)
-
-
-@many
-@given(B=factors(), k=st.integers(1, 40), seed=strategies.seeds())
-def test_triangle(folder, B, k, seed):
-    p = len(B)
-    rng = np.random.default_rng(seed)
-    V = np.ascontiguousarray(np.linalg.qr(rng.standard_normal((p, p)))[0][: min(k, p)])
-    L, _ = both_ways(folder, B @ B.T, lambda G, matrices: triangle(V, G, matrices))
-    assert_array_equal(L, np.triu(L))
-    exact = V @ B @ (V @ B).T
-    scale = np.sqrt(np.diag(exact))
-    # a shift of 100 k eps relative to the diagonal is allowed, float32 follows
-    floor = np.sqrt(EPS) * scale.max()
-    slack = 200 * p * EPS * np.multiply.outer(scale + floor, scale + floor)
-    # V G V.T has the rounding of two products, of the size of G
-    slack += 2 * p * EPS * np.linalg.norm(B, 2) ** 2
-    assert np.all(np.abs(L.T @ L - exact) <= slack + np.finfo(np.float64).tiny)
 
 
 # Whole runs --------------------------------------------------------------------------------

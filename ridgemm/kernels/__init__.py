@@ -11,7 +11,6 @@ from ridgemm.kernels.gather import (
 )
 from ridgemm.kernels.moments import column_moments, count_null, weighted_squares
 from ridgemm.kernels.score import (
-    cross_moments,
     heldout_moments,
     loo_moments,
     pair_moments,
@@ -20,12 +19,14 @@ from ridgemm.kernels.score import (
 )
 from ridgemm.kernels.select import first_best
 from ridgemm.kernels.shrink import scale_members, scale_rows, shrink_targets, subtract_outer
+from ridgemm.kernels.shrunk import apart_moments, close_moments, shrunk_moments
 from ridgemm.kernels.standardise import standardise_rows
 
 __all__ = [
+    "apart_moments",
+    "close_moments",
     "column_moments",
     "count_null",
-    "cross_moments",
     "decode_dosages",
     "first_best",
     "gather_rows",
@@ -40,6 +41,7 @@ __all__ = [
     "scale_members",
     "scale_rows",
     "shrink_targets",
+    "shrunk_moments",
     "split_parts",
     "square_moments",
     "standardise_rows",

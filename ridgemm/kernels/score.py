@@ -85,51 +85,23 @@ def product_moments(F, Y, pairs, sums, squares):
 
 
 @jit
-def cross_moments(Z, C, summed, basis, sums):
-    """Add moments of members that are made of projections alone, ``D[l, k] = basis[l, k] Z[k]``.
-
-    ``sums[l, 0]`` gets ``sum_k summed[l, k] Z[k]`` and ``sums[l, 2]`` ``sum_k D[l, k] C[k]``.
-    """
-    whole = Z.shape[0] // 4 * 4
-    for k in range(0, whole, 4):
-        for member in range(basis.shape[0]):
-            s0, s1 = np.float64(summed[member, k]), np.float64(summed[member, k + 1])
-            s2, s3 = np.float64(summed[member, k + 2]), np.float64(summed[member, k + 3])
-            b0, b1 = np.float64(basis[member, k]), np.float64(basis[member, k + 1])
-            b2, b3 = np.float64(basis[member, k + 2]), np.float64(basis[member, k + 3])
-            for j in range(Z.shape[1]):
-                low, high = s0 * Z[k, j] + s1 * Z[k + 1, j], s2 * Z[k + 2, j] + s3 * Z[k + 3, j]
-                sums[member, 0, j] += low + high
-            for j in range(Z.shape[1]):
-                low = b0 * Z[k, j] * C[k, j] + b1 * Z[k + 1, j] * C[k + 1, j]
-                high = b2 * Z[k + 2, j] * C[k + 2, j] + b3 * Z[k + 3, j] * C[k + 3, j]
-                sums[member, 2, j] += low + high
-    for k in range(whole, Z.shape[0]):
-        for member in range(basis.shape[0]):
-            s0, b0 = np.float64(summed[member, k]), np.float64(basis[member, k])
-            for j in range(Z.shape[1]):
-                sums[member, 0, j] += s0 * Z[k, j]
-                sums[member, 2, j] += b0 * Z[k, j] * C[k, j]
-
-
-@jit
 def square_moments(F, pairs, squares):
-    """Add the sums of products alone, of members that lie side by side: ``F[i, l]``."""
-    whole = F.shape[0] // 4 * 4
+    """Add the sums of products alone."""
+    whole = F.shape[1] // 4 * 4
     for i in range(0, whole, 4):
         for pair in range(pairs.shape[0]):
             one, two = pairs[pair, 0], pairs[pair, 1]
             for j in range(F.shape[2]):
-                a, b = np.float64(F[i, one, j]), np.float64(F[i + 1, one, j])
-                c, d = np.float64(F[i + 2, one, j]), np.float64(F[i + 3, one, j])
-                low = a * F[i, two, j] + b * F[i + 1, two, j]
-                high = c * F[i + 2, two, j] + d * F[i + 3, two, j]
+                a, b = np.float64(F[one, i, j]), np.float64(F[one, i + 1, j])
+                c, d = np.float64(F[one, i + 2, j]), np.float64(F[one, i + 3, j])
+                low = a * F[two, i, j] + b * F[two, i + 1, j]
+                high = c * F[two, i + 2, j] + d * F[two, i + 3, j]
                 squares[pair, j] += low + high
-    for i in range(whole, F.shape[0]):
+    for i in range(whole, F.shape[1]):
         for pair in range(pairs.shape[0]):
             one, two = pairs[pair, 0], pairs[pair, 1]
             for j in range(F.shape[2]):
-                squares[pair, j] += np.float64(F[i, one, j]) * F[i, two, j]
+                squares[pair, j] += np.float64(F[one, i, j]) * F[two, i, j]
 
 
 @jit
