@@ -38,12 +38,22 @@ from ridgemm.nuisance import Nuisance
 from ridgemm.projections import FoldView, TargetTile
 from ridgemm.quadratic import Pairs, add_squares, line_buffer
 from ridgemm.scores import Moments, from_error, score, variation
-from ridgemm.shrinkage import MOST_MEMBERS, shrinkage_basis, square_weights, table_basis
+from ridgemm.shrinkage import (
+    Parts,
+    most_members,
+    parted_basis,
+    square_weights,
+    table_basis,
+    whole,
+)
 from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
 
 ROW_STEP = 512
-_MOST_ROWS = 2048
+_MOST_ROWS = 1024
+# float32 flops that pass while moments are made of a row of predictions: of each product of two
+# members, and of what LOO makes of a member for all alphas
+_PAIR, _MEMBER = 20, 90
 
 
 def prediction_rows(k: int) -> int:
@@ -55,7 +65,7 @@ def prediction_rows(k: int) -> int:
     Examples
     --------
     >>> prediction_rows(500), prediction_rows(16384)
-    (512, 2048)
+    (512, 1024)
     """
     return min(max(k // 4, ROW_STEP), _MOST_ROWS)
 
@@ -69,6 +79,8 @@ class Candidates:
     view : FoldView
     basis : (q, k) float32, mix : (n_alphas, q) float32
         Shrinkage of all alphas, see `ridgemm.shrinkage`; nothing where `pairs` serve them all.
+    parts : tuple of (directions, members)
+        Where members are not 0.
     alphas : (n_alphas,) float64, optional
         For statistics.
     pairs : Pairs, optional
@@ -99,6 +111,7 @@ class Candidates:
     view: FoldView
     basis: np.ndarray
     mix: np.ndarray
+    parts: Parts = ()
     alphas: np.ndarray | None = None
     pairs: Pairs | None = None
     left: np.ndarray | None = None
@@ -118,47 +131,78 @@ class Candidates:
         return square_weights(self.mix)
 
 
-def held_out(view: FoldView, alphas: np.ndarray, exact: bool = False) -> Candidates:
-    """Candidates for a fold with a test set; `exact` ones have a member for each alpha."""
+def held_out(
+    view: FoldView, alphas: np.ndarray, exact: bool = False, parted: bool = True
+) -> Candidates:
+    """Candidates for a fold with a test set.
+
+    Parameters
+    ----------
+    view : FoldView
+    alphas : (n_alphas,) float64
+    exact : bool
+        A member for each alpha.
+    parted : bool
+        Members may serve a part of the directions each: for products with projections.
+    """
     factors = view.factors
     w = factors.eigenvalues
     if factors.apart is not None:
         pairs, nothing = Pairs.opened(w, factors.apart, factors.close), np.empty((0, 0), np.float32)
-        return Candidates(view, nothing, nothing, alphas, pairs)
+        return Candidates(view, nothing, nothing, alphas=alphas, pairs=pairs)
     if exact:
         inverse = (1 / (w + alphas[:, None])).astype(np.float32)
-        return Candidates(view, inverse, np.eye(len(alphas), dtype=np.float32), alphas)
-    # a direction below 1e-6 of the largest is as good as noise in the test rows: bounded weight
+        mix = np.eye(len(alphas), dtype=np.float32)
+        return Candidates(view, inverse, mix, whole(inverse), alphas)
+    if not parted:
+        basis, mix = table_basis(1 / (w + alphas[:, None]), _weight(w))
+        return Candidates(view, basis, mix, whole(basis), alphas)
+    made = parted_basis(1 / (w + alphas[:, None]), _weight(w), _square_flops)
+    return Candidates(view, *made, alphas)
+
+
+def _weight(w: np.ndarray) -> np.ndarray:
+    """How much a direction counts in held-out predictions."""
+    # one below 1e-6 of the largest is as good as noise in the test rows: bounded weight
     weight = np.maximum(w, 1e-6 * w.max()) if w.max() > 0 else np.ones_like(w)
     # the null space of a dual Gram predicts nothing
-    basis, mix = shrinkage_basis(w, alphas, np.where(w > 0, weight, 0))
-    return Candidates(view, basis, mix, alphas)
+    return np.where(w > 0, weight, 0)
+
+
+def _square_flops(q: int) -> float:
+    """What `product_moments` takes of a row of predictions, in flops of float32 products."""
+    return _PAIR * q * (q + 1) / 2
+
+
+def _mixing_flops(q: int) -> float:
+    """The same of `loo_moments`, which makes predictions of all alphas."""
+    return _MEMBER * q
 
 
 def left_out(view: FoldView, alphas: np.ndarray, dual: bool, nuisance: Nuisance) -> Candidates:
     """Candidates for LOO: the residual of the fit to all samples, and the leverages."""
     w = np.asarray(view.factors.eigenvalues)
     make = _complete_residuals if dual else _residuals
-    basis, mix, remaining, keep = make(view, w, alphas[:, None], nuisance.leverage(view.train))
+    made, remaining, keep = make(view, w, alphas[:, None], nuisance.leverage(view.train))
     leverage = 1 / np.maximum(remaining, np.finfo(np.float32).tiny)
     left = view.factors.basis if dual else left_factor(view)
-    return Candidates(view, basis, mix, left=left, leverage=leverage, keep=keep)
+    return Candidates(view, *made, left=left, leverage=leverage, keep=keep)
 
 
 def _residuals(
     view: FoldView, w: np.ndarray, alpha: np.ndarray, unpenalised: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Basis, mix, 1 - h and keep of a tall fit: y less the prediction."""
-    candidates = held_out(view, alpha[:, 0])
+) -> tuple[tuple[np.ndarray, np.ndarray, Parts], np.ndarray, np.ndarray]:
+    """Basis with mix and parts, 1 - h and keep of a tall fit: y less the prediction."""
+    basis, mix, parts = parted_basis(1 / (w + alpha), _weight(w), _mixing_flops)
     fitted = _squared_rows(left_factor(view), 1 / (w + alpha)) + unpenalised
     # a sample that nearly makes its own fit: no difference of float32 values is smaller
     remaining = np.maximum(1 - fitted, np.finfo(np.float32).eps)
-    return candidates.basis, -candidates.mix, remaining, np.ones(len(alpha))
+    return (basis, -mix, parts), remaining, np.ones(len(alpha))
 
 
 def _complete_residuals(
     view: FoldView, w: np.ndarray, alpha: np.ndarray, unpenalised: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[tuple[np.ndarray, np.ndarray, Parts], np.ndarray, np.ndarray]:
     """The same of a dual fit, the basis U of which is complete.
 
     The residual is ``U diag(a) U.T y`` with ``a = alpha / (w + alpha)``: no difference of nearly
@@ -171,10 +215,10 @@ def _complete_residuals(
     # the nuisance is fitted without shrinkage: no residual in its directions
     rank = round(unpenalised.sum())
     weight[:rank] = table[:, :rank] = 0
-    basis, mix = table_basis(table, weight)
+    made = parted_basis(table, weight, _mixing_flops)
     remaining = _squared_rows(view.factors.basis, table)
     remaining += keep[:, None] * (1 - unpenalised)
-    return basis, mix, remaining, keep
+    return made, remaining, keep
 
 
 def generalised(view: FoldView, alphas: np.ndarray, dual: bool, nuisance: Nuisance) -> Candidates:
@@ -245,6 +289,7 @@ def only(candidates: Candidates, a: int) -> Candidates:
         candidates,
         basis=candidates.basis[one],
         mix=np.ones((1, 1), np.float32),
+        parts=whole(candidates.basis[one]),
         alphas=candidates.alphas[one],
         operator=operator,
     )
@@ -252,7 +297,7 @@ def only(candidates: Candidates, a: int) -> Candidates:
 
 def moment_bytes(r: int) -> int:
     """What the moments of a target take, of `r` alphas and the members of their shrinkage."""
-    q = min(r, MOST_MEMBERS)
+    q = most_members(r)
     return 8 * (4 * r + 3 * q + q * (q + 1) // 2)
 
 
@@ -453,10 +498,12 @@ def _predictions(
     tile: TargetTile, left: np.ndarray, Z: np.ndarray, candidates: Candidates, workspace: Workspace
 ) -> np.ndarray:
     F = workspace.array("F", (len(candidates.basis), len(left), Z.shape[1]))
-    D = workspace.array("D", Z.shape)
-    for member, prediction in zip(candidates.basis, F, strict=True):
-        scale_rows(Z, member, D)
-        tile.multiply(left, D, prediction, workspace)
+    for directions, members in candidates.parts:
+        D = workspace.array("D", (width(directions), Z.shape[1]))
+        some = left[:, directions]
+        for member, prediction in zip(candidates.basis[members], F[members], strict=True):
+            scale_rows(Z[directions], member[directions], D)
+            tile.multiply(some, D, prediction, workspace)
     return F
 
 

@@ -31,6 +31,7 @@ from ridgemm.routes import (
     takes_smoother,
     target_flops,
 )
+from ridgemm.shrinkage import most_members
 
 # of a process: interpreter objects, compiled kernels, thread stacks, BLAS packing buffers
 OVERHEAD = 48 << 20
@@ -417,7 +418,7 @@ def _task_bytes(plan: Plan) -> int:
     if method == "statistics":
         strip += max(square_bytes(n_test, p, r) for _, n_test in problem.folds) // 4
     elif method != "gcv":
-        strip += (1 + r) * rows
+        strip += (1 + most_members(r)) * rows
     if family != "primal":
         strip += n
     confounds = 0

@@ -286,7 +286,7 @@ def rounded_operators(folds: Sequence[NestedFold], folder: Path) -> tuple[Nested
 def _candidates(
     view: FoldView, settings: Settings, method: str, maker: FactorMaker, exact: bool
 ) -> Candidates:
-    candidates = held_out(view, settings.alphas, exact)
+    candidates = held_out(view, settings.alphas, exact, parted=method != "operators")
     if method != "operators":
         return candidates
     fold = Fold(view.train, view.test)

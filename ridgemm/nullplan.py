@@ -29,6 +29,7 @@ from ridgemm.nested import NestedSplit, one_pass_pays, target_flops
 from ridgemm.products import gram_block, workspace_bytes
 from ridgemm.quadratic import square_bytes
 from ridgemm.routes import PRIMAL_RESOLUTION
+from ridgemm.shrinkage import most_members
 
 _METHODS = (
     ("primal", "statistics"),
@@ -437,7 +438,7 @@ def _task_bytes(problem: NullProblem, plan: NullPlan, n_test: int) -> int:
     widest = {
         "statistics": _square_bytes(problem, r) // 4,
         "operators": r * n_test,
-        "products": (1 + r) * n_test,
+        "products": (1 + most_members(r)) * n_test,
         "residuals": r * n_test + max(aside for aside, _ in problem.asides),
     }
     strip += max(widest[plan.method], (1 + r) * n_test if problem.heldout else 0)

@@ -34,6 +34,7 @@ import numpy as np
 from ridgemm.blas import gemm
 from ridgemm.kernels import apart_moments, close_moments
 from ridgemm.lapack import Matrices
+from ridgemm.shrinkage import most_members
 from ridgemm.store import create_array
 from ridgemm.tiles import spans, width
 from ridgemm.workspace import Workspace
@@ -94,9 +95,9 @@ def square_bytes(n_test: int, p: int, r: int) -> int:
     Examples
     --------
     >>> square_bytes(10, 100, 6), square_bytes(500, 100, 6)
-    (784, 944)
+    (1024, 944)
     """
-    rows = p + r * n_test if has_few_rows(n_test, p) else 2 * min(p, PAIR_ROWS)
+    rows = p + most_members(r) * n_test if has_few_rows(n_test, p) else 2 * min(p, PAIR_ROWS)
     return 4 * rows + 8 * 18
 
 

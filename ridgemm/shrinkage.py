@@ -4,14 +4,28 @@ The coefficients of alpha in the eigenbasis are :math:`D_\alpha = Z / (w + \alph
 matrix over eigenvalues and alphas, :math:`1 / (w_k + \alpha_a)` is a Cauchy matrix: its
 numerical rank q grows with the logarithm of the spectrum's range, not with the number of
 alphas. Products are made of q basis members, and the scores of all alphas of these.
+
+The range of a *part* of the spectrum is smaller. Members that each serve one part, and are 0
+elsewhere, are more, but fewer of them meet any one direction, so that all products together are
+less (`parted_basis`). What is made of the products grows with the number of members: hence few
+parts.
 """
+
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
 # of eigenvalues over the 32 decades that a QR resolves, 16 of a Gram, and any number of alphas
-MOST_MEMBERS = 112
+MOST_MEMBERS, _MOST_PARTED = 112, 48
 # of evening out errors: the largest falls by 3 to 6 times, most of it in the first two
 _ROUNDS, _HOPELESS, _FLOOR = 8, 8, 1e-2
+_PARTS, _LEAST = (2, 3, 4, 6, 8), 16
+# directions that parts are chosen by: a spectrum has a shape, and need not be looked at as a whole
+_SAMPLE = 256
+
+# directions, and the members that serve them
+Parts = tuple[tuple[slice, slice], ...]
 
 
 def shrinkage_basis(
@@ -54,18 +68,117 @@ def table_basis(
     table: np.ndarray, weight: np.ndarray, tolerance: float = 1e-6
 ) -> tuple[np.ndarray, np.ndarray]:
     """Factor any (n_alphas, k) table of shrinkage, as `shrinkage_basis` does."""
+    return _factored(table, weight, _scale(table, weight), tolerance)
+
+
+def most_members(n_alphas: int) -> int:
+    """Of any basis for so many alphas, in parts or not.
+
+    Examples
+    --------
+    >>> most_members(2), most_members(11), most_members(300)
+    (2, 22, 112)
+    """
+    whole = min(n_alphas, MOST_MEMBERS)
+    return max(whole, min(2 * n_alphas, _MOST_PARTED)) if n_alphas > 2 else whole
+
+
+def parted_basis(
+    table: np.ndarray,
+    weight: np.ndarray,
+    extra: Callable[[int], float],
+    tolerance: float = 1e-6,
+) -> tuple[np.ndarray, np.ndarray, Parts]:
+    """Factor a table of shrinkage in as many parts as cost least.
+
+    Parameters
+    ----------
+    table : (n_alphas, k) float64
+    weight : (k,) float64
+        As in `shrinkage_basis`; of directions in order of their eigenvalues, or nearly.
+    extra : callable
+        Flops that a number of members costs beside the products, for a row of predictions.
+    tolerance : float
+        Of an entry relative to the largest of its row, whichever part that is in.
+
+    Returns
+    -------
+    basis : (q, k) float32
+        0 outside a member's part.
+    mix : (n_alphas, q) float32
+    parts : tuple of (directions, members)
+
+    Examples
+    --------
+    >>> w, alphas = np.geomspace(1.0, 1e3, 500), np.logspace(-3, 6, 20)
+    >>> basis, mix, parts = parted_basis(1 / (w + alphas[:, None]), w, lambda q: 10 * q)
+    >>> len(shrinkage_basis(w, alphas, w)[0]), [m.stop - m.start for _, m in parts]
+    (13, [6, 6, 6, 6, 6, 6])
+    """
+    k, scale = len(weight), _scale(table, weight)
+    some = np.unique(np.linspace(0, k - 1, min(k, _SAMPLE)).astype(int))
+    sample = table[:, some], weight[some], scale
+    n_parts = [1, *(n for n in _PARTS if n * _LEAST <= k)]
+    counts = [_counts(*sample, n, tolerance) for n in n_parts]
+    possible = [c for c in counts if len(c) == 1 or sum(c) <= most_members(len(table))]
+    best = min(possible, key=lambda c: 2 * k * sum(c) / len(c) + extra(sum(c)))
+    made, parts, q = [], [], 0
+    for directions in _cut(k, len(best)):
+        made.append(_factored(table[:, directions], weight[directions], scale, tolerance))
+        parts.append((directions, slice(q, q + len(made[-1][0]))))
+        q = parts[-1][1].stop
+    if len(best) > 1 and q > most_members(len(table)):
+        # the sample missed something
+        basis, mix = table_basis(table, weight, tolerance)
+        return basis, mix, whole(basis)
+    basis = np.zeros((q, k), np.float32)
+    for (directions, members), (part, _) in zip(parts, made, strict=True):
+        basis[members, directions] = part
+    return basis, np.hstack([mix for _, mix in made]), tuple(parts)
+
+
+def whole(basis: np.ndarray) -> Parts:
+    """The only part of a basis whose members all serve all directions."""
+    q, k = basis.shape
+    return ((slice(0, k), slice(0, q)),)
+
+
+def _cut(k: int, n_parts: int) -> list[slice]:
+    edges = [k * i // n_parts for i in range(n_parts + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
+def _counts(
+    table: np.ndarray, weight: np.ndarray, scale: np.ndarray, n_parts: int, tolerance: float
+) -> list[int]:
+    """About how many members every part needs."""
+    weighted = weight * table / scale
+    counts = []
+    for some in _cut(len(weight), n_parts):
+        left, singular, right = np.linalg.svd(weighted[:, some], full_matrices=False)
+        counts.append(_rank(left * singular, right, tolerance))
+    return counts
+
+
+def _scale(table: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Largest weighted entry of every row."""
+    scale = np.abs(weight * table).max(axis=1, keepdims=True, initial=0)
+    scale[scale == 0] = 1
+    return scale
+
+
+def _factored(
+    table: np.ndarray, weight: np.ndarray, scale: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
     counted = weight > 0
     if not counted.all():
-        basis, mix = table_basis(table[:, counted], weight[counted], tolerance)
+        basis, mix = _factored(table[:, counted], weight[counted], scale, tolerance)
         full = np.zeros((len(basis), len(weight)), np.float32)
         full[:, counted] = basis
         return full, mix
     if not len(weight):
         return np.zeros((1, 0), np.float32), np.zeros((len(table), 1), np.float32)
-    weighted = weight * table
-    scale = np.abs(weighted).max(axis=1, keepdims=True)
-    scale[scale == 0] = 1
-    left, right = _few_terms(weighted / scale, tolerance)
+    left, right = _few_terms(weight * table / scale, tolerance)
     if len(right) == len(table):
         return table.astype(np.float32), np.eye(len(table), dtype=np.float32)
     basis, mix = right / weight, scale * left

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ridgemm.shrinkage import MOST_MEMBERS, shrinkage_basis, square_weights, table_basis
+from ridgemm import RidgeCV, crossvalidation
+from ridgemm.shrinkage import (
+    MOST_MEMBERS,
+    most_members,
+    parted_basis,
+    shrinkage_basis,
+    square_weights,
+    table_basis,
+    whole,
+)
+from tests import strategies
 
 FLOAT32 = 4 * np.finfo(np.float32).eps
 
@@ -70,3 +80,88 @@ def test_square_weights(q, n_alphas, seed):
     mix, f = rng.integers(-2, 3, (n_alphas, q)).astype(float), rng.integers(-2, 3, q)
     pairs, weights = square_weights(mix)
     assert np.array_equal(weights @ (f[pairs[:, 0]] * f[pairs[:, 1]]), (mix @ f) ** 2)
+
+
+# Parts ---------------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(0, 300),
+    st.integers(1, 30),
+    st.floats(0, 12),
+    st.floats(0, 12),
+    st.integers(0, 5),
+    st.sampled_from([0, 20, 1000]),
+)
+def test_parts(k, n_alphas, spread, decades, n_null, price):
+    w = np.concatenate([np.zeros(min(n_null, k)), np.logspace(-spread, 0, k)[n_null:]])
+    alphas = np.logspace(-decades, 2, n_alphas)
+    weight = np.where(w > 0, np.maximum(w, 1e-6), 0)
+    table = 1 / (w + alphas[:, None])
+    basis, mix, parts = parted_basis(table, weight, lambda q: price * q)
+    # the error of a part is relative to the largest entry of any
+    scale = np.abs(weight * table).max(axis=1, keepdims=True, initial=np.finfo(float).tiny)
+    error = weight * (mix.astype(np.float64) @ basis - table) / scale
+    assert np.abs(error).max(initial=0) <= 1e-6 + FLOAT32 * n_alphas**0.5 * 2
+    # parts follow each other, and so do their members, which are nothing elsewhere
+    edges = [edge for part, _ in parts for edge in (part.start, part.stop)]
+    assert edges[0] == 0 and edges[-1] == k and edges[1:-1:2] == edges[2::2]
+    numbers = [edge for _, members in parts for edge in (members.start, members.stop)]
+    assert numbers[0] == 0 and numbers[-1] == len(basis) and numbers[1:-1:2] == numbers[2::2]
+    for directions, members in parts:
+        elsewhere = np.ones(k, bool)
+        elsewhere[directions] = False
+        assert not basis[members][:, elsewhere].any()
+    assert len(basis) <= most_members(n_alphas)
+
+
+@pytest.mark.parametrize("ratio", [1.25, 4, 16])
+def test_parts_spare_products(ratio):
+    edge = ratio**-0.5
+    w = np.linspace((1 - edge) ** 2, (1 + edge) ** 2, 2000)
+    table = 1 / (w + np.logspace(-4, 2, 11)[:, None])
+    _, _, parts = parted_basis(table, w, lambda q: 10 * q * (q + 1))
+    made = sum((part.stop - part.start) * (some.stop - some.start) for part, some in parts)
+    assert made < 0.8 * len(w) * len(table_basis(table, w)[0])
+    # where they cost too much there are none
+    _, _, parts = parted_basis(table, w, lambda q: 1e6 * q)
+    assert len(parts) == 1
+
+
+ROUTES = [
+    ("primal-products", 3),
+    ("primal-statistics", 12),
+    ("svd-products", 3),
+    ("dual-products", 3),
+    ("primal-loo", "loo"),
+    ("svd-loo", "loo"),
+    ("dual-loo", "loo"),
+]
+
+
+@pytest.mark.parametrize(("solver", "cv"), ROUTES)
+@pytest.mark.parametrize("scoring", ["r2", "correlation"])
+def test_parts_score_as_the_whole_does(monkeypatch, solver, cv, scoring):
+    # few directions: parts would not pay
+    monkeypatch.setattr(crossvalidation, "_PAIR", 0.1)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 120)) * np.logspace(0, -1.5, 120)
+    Y = X @ rng.standard_normal((120, 7)) + 3 * rng.standard_normal((300, 7))
+    seen = []
+
+    def parted(*args):
+        made = parted_basis(*args)
+        seen.append(len(made[2]))
+        return made
+
+    def undivided(table, weight, extra):
+        basis, mix = table_basis(table, weight)
+        return basis, mix, whole(basis)
+
+    scores = []
+    for function in (parted, undivided):
+        monkeypatch.setattr(crossvalidation, "parted_basis", function)
+        model = RidgeCV(strategies.ALPHAS, cv=cv, solver=solver, scoring=scoring)
+        scores.append(model.fit(X, Y).cv_scores_)
+    assert max(seen) > 1
+    np.testing.assert_allclose(*scores, rtol=0, atol=5e-6)
