@@ -4,8 +4,8 @@ Useful are the flops that the plan expects: those on targets in float32, of the 
 shrinkage basis and not of every alpha, and apart from them the square-matrix work, float64 counted
 twice and an eigendecomposition as `ridgemm.routes` does.
 
-A plan counts six members of a basis. Where small eigenvalues meet small alphas there are more, one
-for each alpha at most: ``made`` is the share by the products with targets that were made.
+A plan counts five members of a basis for each direction, and there may be more or fewer: ``made`` is
+the share by the products with targets that were made.
 
 The rates of bare products say what is to be had: ``mixed`` makes three products of bfloat16
 parts, so that its best is a third of the rate of ``bf16``.

@@ -19,7 +19,7 @@ r"""Scores of all alphas on a strip of targets, for each way that a route scores
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from ridgemm.kernels import (
     scale_rows,
     shrunk_moments,
     square_moments,
+    squared_errors,
     subtract_outer,
     weighted_squares,
 )
@@ -52,8 +53,8 @@ from ridgemm.workspace import Workspace
 ROW_STEP = 512
 _MOST_ROWS = 1024
 # float32 flops that pass while moments are made of a row of predictions: of each product of two
-# members, and of what LOO makes of a member for all alphas
-_PAIR, _MEMBER = 20, 90
+# members, and of an alpha that is made of them, itself worth some members
+_PAIR, _MIXED, _ALPHA = 20, 4.5, 10
 
 
 def prediction_rows(k: int) -> int:
@@ -130,6 +131,12 @@ class Candidates:
         """Products of two members and their weights in the square of every alpha."""
         return square_weights(self.mix)
 
+    @property
+    def many_members(self) -> bool:
+        """Predictions of all alphas cost less than products of any two members."""
+        n_alphas, q = self.mix.shape
+        return _pair_flops(q) > _mixing_flops(n_alphas, q)
+
 
 def held_out(
     view: FoldView, alphas: np.ndarray, exact: bool = False, parted: bool = True
@@ -157,7 +164,7 @@ def held_out(
     if not parted:
         basis, mix = table_basis(1 / (w + alphas[:, None]), _weight(w))
         return Candidates(view, basis, mix, whole(basis), alphas)
-    made = parted_basis(1 / (w + alphas[:, None]), _weight(w), _square_flops)
+    made = parted_basis(1 / (w + alphas[:, None]), _weight(w), partial(_square_flops, len(alphas)))
     return Candidates(view, *made, alphas)
 
 
@@ -169,14 +176,18 @@ def _weight(w: np.ndarray) -> np.ndarray:
     return np.where(w > 0, weight, 0)
 
 
-def _square_flops(q: int) -> float:
+def _pair_flops(q: int) -> float:
     """What `product_moments` takes of a row of predictions, in flops of float32 products."""
     return _PAIR * q * (q + 1) / 2
 
 
-def _mixing_flops(q: int) -> float:
-    """The same of `loo_moments`, which makes predictions of all alphas."""
-    return _MEMBER * q
+def _mixing_flops(n_alphas: int, q: int) -> float:
+    """The same of `squared_errors`, which makes predictions of all alphas."""
+    return _MIXED * n_alphas * (q + _ALPHA)
+
+
+def _square_flops(n_alphas: int, q: int) -> float:
+    return min(_pair_flops(q), _mixing_flops(n_alphas, q))
 
 
 def left_out(view: FoldView, alphas: np.ndarray, dual: bool, nuisance: Nuisance) -> Candidates:
@@ -193,7 +204,8 @@ def _residuals(
     view: FoldView, w: np.ndarray, alpha: np.ndarray, unpenalised: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray, Parts], np.ndarray, np.ndarray]:
     """Basis with mix and parts, 1 - h and keep of a tall fit: y less the prediction."""
-    basis, mix, parts = parted_basis(1 / (w + alpha), _weight(w), _mixing_flops)
+    extra = partial(_mixing_flops, len(alpha))
+    basis, mix, parts = parted_basis(1 / (w + alpha), _weight(w), extra)
     fitted = _squared_rows(left_factor(view), 1 / (w + alpha)) + unpenalised
     # a sample that nearly makes its own fit: no difference of float32 values is smaller
     remaining = np.maximum(1 - fitted, np.finfo(np.float32).eps)
@@ -215,7 +227,7 @@ def _complete_residuals(
     # the nuisance is fitted without shrinkage: no residual in its directions
     rank = round(unpenalised.sum())
     weight[:rank] = table[:, :rank] = 0
-    made = parted_basis(table, weight, _mixing_flops)
+    made = parted_basis(table, weight, partial(_mixing_flops, len(alpha)))
     remaining = _squared_rows(view.factors.basis, table)
     remaining += keep[:, None] * (1 - unpenalised)
     return made, remaining, keep
@@ -353,6 +365,41 @@ def _add_row_squares(
     sums += weights @ squares
 
 
+def _mixed_moments(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    mix: np.ndarray,
+    keep: np.ndarray,
+    scoring: str,
+    size: int,
+    workspace: Workspace,
+) -> np.ndarray:
+    """Moments of all alphas (n_alphas, 3, size), or (n_alphas, size) squared errors.
+
+    Of blocks of predictions of the members, y, and ``1 / (1 - h)``.
+    """
+    lines = workspace.array("lines", (8, size))
+    correlation = scoring == "correlation"
+    shape = (len(mix), 3, size) if correlation else (len(mix), size)
+    sums = workspace.zeros("moments", shape)
+    for F, y, leverage in blocks:
+        (loo_moments if correlation else squared_errors)(F, mix, y, keep, leverage, lines, sums)
+    return sums
+
+
+def _mixed_scores(
+    tile: TargetTile,
+    view: FoldView,
+    strip: slice,
+    scoring: str,
+    sums: np.ndarray,
+    atoms: np.ndarray,
+) -> np.ndarray:
+    if scoring == "correlation":
+        return _score(tile, view, strip, scoring, sums, atoms)
+    n, y, y_square = tile.centered_moments(view, atoms, strip)
+    return from_error(scoring, sums, n, variation(n, y, y_square))
+
+
 def _product_moments(
     blocks: Iterable[tuple[np.ndarray, np.ndarray]],
     candidates: Candidates,
@@ -385,7 +432,7 @@ def score_products(
     tile: TargetTile, candidates: Candidates, strip: slice, scoring: str, workspace: Workspace
 ) -> np.ndarray:
     """(n_alphas, n_strip) scores of a fold from its held-out predictions."""
-    view = candidates.view
+    view, size, n_alphas = candidates.view, width(strip), len(candidates.mix)
     Z = tile.project_all(view, strip, workspace)
     effects = tile.train_effects(view, strip)
 
@@ -394,9 +441,21 @@ def score_products(
             F = _predictions(tile, view.factors.heldout[rows], Z, candidates, workspace)
             yield F, tile.gather(view.test[rows], effects, strip, workspace, "test")
 
-    sums = _product_moments(blocks(), candidates, width(strip), workspace)
-    if candidates.summed is not None:
+    def residual_blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for F, y in blocks():
+            ones = workspace.array("ones", (n_alphas, len(y)), np.float64)
+            ones[...] = 1
+            yield F, y, ones
+
+    if candidates.many_members:
+        mix, keep = -candidates.mix, np.ones(n_alphas)
+        sums = _mixed_moments(residual_blocks(), mix, keep, scoring, size, workspace)
+    else:
+        sums = _product_moments(blocks(), candidates, size, workspace)
+    if scoring == "correlation" and candidates.summed is not None:
         sums[:, 0] = _product(candidates.summed, Z)
+    if candidates.many_members:
+        return _mixed_scores(tile, view, strip, scoring, sums, view.in_test)
     return _score(tile, view, strip, scoring, sums)
 
 
@@ -450,23 +509,22 @@ def score_loo(
     Z = tile.project_all(view, strip, workspace)
     effects = tile.train_effects(view, strip)
     left = candidates.left
-    sums = workspace.zeros("moments", (len(candidates.mix), 4, width(strip)))
     errors = np.zeros((len(candidates.mix), width(strip)))
-    lines = workspace.array("lines", (2, width(strip)))
-    for rows in spans(len(left), prediction_rows(len(Z))):
-        F = _predictions(tile, left[rows], Z, candidates, workspace)
-        y = tile.gather(view.train[rows], effects, strip, workspace, "test")
-        leverage = candidates.leverage[:, rows]
-        loo_moments(F, candidates.mix, y, candidates.keep, leverage, lines, sums)
-        if candidates.shares is not None:
-            errors += candidates.shares[:, rows] @ y
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for rows in spans(len(left), prediction_rows(len(Z))):
+            F = _predictions(tile, left[rows], Z, candidates, workspace)
+            y = tile.gather(view.train[rows], effects, strip, workspace, "test")
+            yield F, y, candidates.leverage[:, rows]
+            if candidates.shares is not None:
+                errors[...] += candidates.shares[:, rows] @ y
+
+    mix, keep, size = candidates.mix, candidates.keep, width(strip)
+    sums = _mixed_moments(blocks(), mix, keep, scoring, size, workspace)
     if candidates.summed is not None:
         total = tile.centered_moments(view, view.in_train, strip)[1]
         sums[:, 0] = total - errors - _product(candidates.summed, Z)
-    if scoring == "correlation":
-        return _score(tile, view, strip, scoring, sums, view.in_train)
-    n, y, y_square = tile.centered_moments(view, view.in_train, strip)
-    return from_error(scoring, sums[:, 3], n, variation(n, y, y_square))
+    return _mixed_scores(tile, view, strip, scoring, sums, view.in_train)
 
 
 def score_gcv(

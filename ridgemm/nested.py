@@ -19,7 +19,7 @@ from ridgemm.folds import Fold, FoldGroup, fold_group, make_folds
 from ridgemm.kernels import round_parts
 from ridgemm.projections import FoldView, make_view, make_views
 from ridgemm.quadratic import square_flops
-from ridgemm.routes import MEMBERS
+from ridgemm.routes import MEMBERS, WHOLE_MEMBERS
 from ridgemm.store import create_array
 
 _FLOPS_OF_AN_ADDITION = 200
@@ -134,7 +134,8 @@ def target_flops(
             if method == "residuals":
                 flops += 2 * r * n_test * (n - m)
             elif method == "operators":
-                flops += 2 * q * n_test * m
+                # an operator has no parts
+                flops += 2 * min(r, WHOLE_MEMBERS) * n_test * m
             elif method == "statistics":
                 flops += 4 * p**2 + square_flops(n_test, p, q)
             elif family == "primal":

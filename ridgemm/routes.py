@@ -30,8 +30,9 @@ METHODS = {
     "fixed": ("fixed",),
 }
 EIGH = 18
-# of a shrinkage basis, as a rule: 4 to 8, and some more for the residuals of the trace identity
-MEMBERS, _TRACE_MEMBERS = 6, 10
+# of a shrinkage basis that meet a direction, as a rule: of one in parts, of one as a whole, and for
+# the residuals of the trace identity
+MEMBERS, WHOLE_MEMBERS, _TRACE_MEMBERS = 5, 6, 10
 # smallest alpha, as a share of the largest eigenvalue, below which rounding of float32
 # cross-products (amplified by s_max / sqrt(alpha)) is no longer small against 1e-4
 PRIMAL_RESOLUTION = 1e-8

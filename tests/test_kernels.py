@@ -207,18 +207,20 @@ def test_close_moments(shrunk):
     assert_allclose(sums, expected, rtol=1e-10)
 
 
-def test_loo_moments(rng, blend):
+def test_left_out_moments(rng, blend):
     F, mix, predictions = blend
     keep = frozen([0.0, 1.0, 1.0, 0.5, 1.0][: len(mix)], np.float64)
     Y = frozen(rng.standard_normal(F.shape[1:]))
     leverage = frozen(1 + rng.random((len(mix), F.shape[1])), np.float64)
-    sums = np.zeros((len(mix), 4, 5))
-    kernels.loo_moments(F, mix, Y, keep, leverage, np.empty((2, 5), np.float32), sums)
+    sums, squares = np.ones((len(mix), 3, 5)), np.ones((len(mix), 5))
+    lines = np.full((8, 5), np.nan, np.float32)
+    kernels.loo_moments(F, mix, Y, keep, leverage, lines, sums)
+    kernels.squared_errors(F, mix, Y, keep, leverage, lines, squares)
     errors = (keep[:, None, None] * Y.astype(np.float64) + predictions) * leverage[:, :, None]
     held_out = Y - errors
-    expected = [held_out, held_out**2, held_out * Y, errors**2]
-    expected = np.stack([values.sum(axis=1) for values in expected], axis=1)
-    assert_allclose(sums, expected, rtol=1e-5, atol=1e-5)
+    expected = [values.sum(axis=1) for values in (held_out, held_out**2, held_out * Y)]
+    assert_allclose(sums, 1 + np.stack(expected, axis=1), rtol=1e-5, atol=1e-5)
+    assert_allclose(squares, 1 + (errors**2).sum(axis=1), rtol=1e-5, atol=1e-5)
 
 
 def test_heldout_moments(rng):

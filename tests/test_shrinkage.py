@@ -141,9 +141,12 @@ ROUTES = [
 
 @pytest.mark.parametrize(("solver", "cv"), ROUTES)
 @pytest.mark.parametrize("scoring", ["r2", "correlation"])
-def test_parts_score_as_the_whole_does(monkeypatch, solver, cv, scoring):
+@pytest.mark.parametrize("pair", [0.1, 1e3], ids=["products of members", "alphas"])
+def test_parts_score_as_the_whole_does(monkeypatch, solver, cv, scoring, pair):
     # few directions: parts would not pay
-    monkeypatch.setattr(crossvalidation, "_PAIR", 0.1)
+    monkeypatch.setattr(crossvalidation, "_PAIR", pair)
+    mixes = pair > 1 or cv == "loo"
+    monkeypatch.setattr(crossvalidation, "_MIXED", 0.01 if mixes else 1e3)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 120)) * np.logspace(0, -1.5, 120)
     Y = X @ rng.standard_normal((120, 7)) + 3 * rng.standard_normal((300, 7))

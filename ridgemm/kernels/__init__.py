@@ -16,6 +16,7 @@ from ridgemm.kernels.score import (
     pair_moments,
     product_moments,
     square_moments,
+    squared_errors,
 )
 from ridgemm.kernels.select import first_best
 from ridgemm.kernels.shrink import scale_members, scale_rows, shrink_targets, subtract_outer
@@ -44,6 +45,7 @@ __all__ = [
     "shrunk_moments",
     "split_parts",
     "square_moments",
+    "squared_errors",
     "standardise_rows",
     "subtract_outer",
     "take_rounded_rows",

@@ -117,28 +117,62 @@ def pair_moments(F, G, pairs, products):
 
 
 @jit
+def _blend_rows(F, mix, a, i, lines):
+    """Residuals of alphas a and a + 1 in four rows: ``lines[2 * row + alpha]``."""
+    other, last = min(a + 1, mix.shape[0] - 1), F.shape[1] - 1
+    for row in range(4):
+        _blend(F, mix[a], mix[other], min(i + row, last), lines[2 * row : 2 * row + 2])
+
+
+@jit
+def squared_errors(F, mix, Y, keep, leverage, lines, sums):
+    """``sums[a]`` gets ``sum_i e^2 / (1 - h_i)^2`` of `loo_moments`: enough for squared errors.
+
+    `lines` is (8, n_targets) float32.
+    """
+    n_alphas, last = mix.shape[0], F.shape[1] - 1
+    for i in range(0, last + 1, 4):
+        i1, i2, i3 = min(i + 1, last), min(i + 2, last), min(i + 3, last)
+        for pair in range(0, n_alphas, 2):
+            _blend_rows(F, mix, pair, i, lines)
+            for a in range(pair, min(pair + 2, n_alphas)):
+                k, share = a - pair, keep[a]
+                # rows past the last one have no weight
+                s0 = leverage[a, i]
+                s1 = leverage[a, i1] if i1 == i + 1 else 0.0
+                s2 = leverage[a, i2] if i2 == i + 2 else 0.0
+                s3 = leverage[a, i3] if i3 == i + 3 else 0.0
+                for j in range(F.shape[2]):
+                    e0 = (share * np.float64(Y[i, j]) + lines[k, j]) * s0
+                    e1 = (share * np.float64(Y[i1, j]) + lines[2 + k, j]) * s1
+                    e2 = (share * np.float64(Y[i2, j]) + lines[4 + k, j]) * s2
+                    e3 = (share * np.float64(Y[i3, j]) + lines[6 + k, j]) * s3
+                    sums[a, j] += (e0 * e0 + e1 * e1) + (e2 * e2 + e3 * e3)
+
+
+@jit
 def loo_moments(F, mix, Y, keep, leverage, lines, sums):
     """Moments of the left-out predictions ``y - e / (1 - h)``, in the places of the above.
 
     ``e = keep[a] * y + sum_l mix[a, l] F[l]`` is the residual of the fit to all samples;
     ``leverage[a, i] = 1 / (1 - h_i)``. With ``keep`` 0 the basis gives the residual itself,
-    which does not cancel where the fit nearly interpolates. sum e^2 is what a score needs,
-    so ``sums[a, 3]`` holds it too.
+    which does not cancel where the fit nearly interpolates. `lines` as in `squared_errors`.
     """
-    last = mix.shape[0] - 1
-    for i in range(F.shape[1]):
-        for pair in range(0, last + 1, 2):
-            _blend(F, mix[pair], mix[min(pair + 1, last)], i, lines)
-            for a in range(pair, min(pair + 2, last + 1)):
-                scale, share = leverage[a, i], keep[a]
-                for j in range(F.shape[2]):
-                    target = np.float64(Y[i, j])
-                    error = (share * target + lines[a - pair, j]) * scale
-                    value = target - error
-                    sums[a, 0, j] += value
-                    sums[a, 1, j] += value * value
-                    sums[a, 2, j] += value * target
-                    sums[a, 3, j] += error * error
+    n_alphas, last = mix.shape[0], F.shape[1] - 1
+    for i in range(0, last + 1, 4):
+        n_rows = min(4, last + 1 - i)
+        for pair in range(0, n_alphas, 2):
+            _blend_rows(F, mix, pair, i, lines)
+            for a in range(pair, min(pair + 2, n_alphas)):
+                share = keep[a]
+                for row in range(n_rows):
+                    scale, line = leverage[a, i + row], 2 * row + a - pair
+                    for j in range(F.shape[2]):
+                        target = np.float64(Y[i + row, j])
+                        value = target - (share * target + lines[line, j]) * scale
+                        sums[a, 0, j] += value
+                        sums[a, 1, j] += value * value
+                        sums[a, 2, j] += value * target
 
 
 @jit
