@@ -4,7 +4,7 @@ Useful are the flops that the plan expects: those on targets in float32, of the 
 shrinkage basis and not of every alpha, and apart from them the square-matrix work, float64 counted
 twice and an eigendecomposition as `ridgemm.routes` does.
 
-A plan counts five members of a basis for each direction, and there may be more or fewer: ``made`` is
+A plan counts five members of a basis for each direction; there may be more or fewer: ``made`` is
 the share by the products with targets that were made.
 
 The rates of bare products say what is to be had: ``mixed`` makes three products of bfloat16
