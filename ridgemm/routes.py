@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ridgemm.errors import InputError, one_line
-from ridgemm.quadratic import square_flops
+from ridgemm.quadratic import has_few_rows, square_flops
 
 FAMILIES = ("primal", "svd", "dual")
 METHODS = {
@@ -127,7 +127,8 @@ def possible_routes(problem: Problem) -> list[Route]:
         for method in METHODS[problem.kind]:
             if _is_possible(problem, family, method):
                 target = target_flops(problem, family, method)
-                routes.append(Route(family, method, _factor_flops(problem, family), target))
+                factor = _factor_flops(problem, family, method)
+                routes.append(Route(family, method, factor, target))
     return sorted(routes, key=lambda route: route.flops)
 
 
@@ -140,7 +141,7 @@ def _is_possible(problem: Problem, family: str, method: str) -> bool:
     return problem.kind in ("folds", "fixed") or family == "dual" or problem.n >= 1.25 * problem.p
 
 
-def _factor_flops(problem: Problem, family: str) -> float:
+def _factor_flops(problem: Problem, family: str, method: str) -> float:
     n, p = problem.n, problem.p
     trains = [n_train for n_train, _ in problem.folds] + [n]
     if family == "dual":
@@ -148,7 +149,18 @@ def _factor_flops(problem: Problem, family: str) -> float:
         return 2 * n_grams * n**2 * p + sum(EIGH * m**3 for m in trains)
     if family == "svd":
         return sum(8 * m * p**2 + 2 * EIGH * min(m, p) ** 3 for m in trains)
-    return 2 * problem.n_passes * n * p**2 + len(trains) * (EIGH + 4) * p**3
+    held_out = _heldout_flops(problem, method)
+    return 2 * problem.n_passes * n * p**2 + len(trains) * EIGH * p**3 + held_out
+
+
+def _heldout_flops(problem: Problem, method: str) -> float:
+    """What the test rows of a primal fold add: they, or their Gram, in its eigenbasis."""
+    n, p = problem.n, problem.p
+    tests = [n_test for _, n_test in problem.folds] + ([n] if method == "loo" else [])
+    pairs = method == "statistics"
+    return sum(
+        6 * p**3 if pairs and not has_few_rows(n_test, p) else 4 * n_test * p**2 for n_test in tests
+    )
 
 
 def target_flops(problem: Problem, family: str, method: str) -> float:
