@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench._run import Contender, Outcome, alternate
 from bench.problems import Problem, on_disk
 
-FULL = [Problem(20000, 1000, 10000), Problem(40000, 500, 8000)]
+FULL = [Problem(20000, 1000, 10000), Problem(40000, 500, 8000), Problem(40000, 500, 32000)]
 QUICK = [Problem(1200, 60, 100), Problem(1200, 40, 200)]
 
 
