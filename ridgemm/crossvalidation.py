@@ -43,8 +43,8 @@ from ridgemm.shrinkage import (
     Parts,
     most_members,
     parted_basis,
+    shrinkage_basis,
     square_weights,
-    table_basis,
     whole,
 )
 from ridgemm.tiles import spans, width
@@ -162,7 +162,7 @@ def held_out(
         mix = np.eye(len(alphas), dtype=np.float32)
         return Candidates(view, inverse, mix, whole(inverse), alphas)
     if not parted:
-        basis, mix = table_basis(1 / (w + alphas[:, None]), _weight(w))
+        basis, mix = shrinkage_basis(w, alphas, _weight(w))
         return Candidates(view, basis, mix, whole(basis), alphas)
     made = parted_basis(1 / (w + alphas[:, None]), _weight(w), partial(_square_flops, len(alphas)))
     return Candidates(view, *made, alphas)
@@ -310,7 +310,7 @@ def only(candidates: Candidates, a: int) -> Candidates:
 def moment_bytes(r: int) -> int:
     """What the moments of a target take, of `r` alphas and the members of their shrinkage."""
     q = most_members(r)
-    return 8 * (4 * r + 3 * q + q * (q + 1) // 2)
+    return 8 * (5 * r + 3 * q + q * (q + 1) // 2)
 
 
 Scorer = Callable[[TargetTile, Candidates, slice, str, Workspace], np.ndarray]
@@ -330,11 +330,13 @@ def score_statistics(
     lines = line_buffer(size, workspace)
     w = np.asarray(factors.eigenvalues)
     shrunk_moments(Z, C, factors.test_sum[0], w, alphas, lines, sums)
+    # rows of their own: kernels vectorise along contiguous ones
+    squares = workspace.zeros("alpha squares", (len(alphas), size))
     if candidates.pairs is None:
-        _add_row_squares(tile, Z, candidates, sums[:, 1], workspace)
+        _add_row_squares(tile, Z, candidates, squares, workspace)
     else:
-        add_squares(candidates.pairs, Z, alphas, workspace, sums[:, 1])
-    sums[:, 1] += sums[:, 0] ** 2 / n
+        add_squares(candidates.pairs, Z, alphas, workspace, squares)
+    sums[:, 1] = squares + sums[:, 0] ** 2 / n
     sums[:, 2] += sums[:, 0] * y_sum / n
     return _score(tile, view, strip, scoring, sums)
 
