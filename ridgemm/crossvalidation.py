@@ -358,13 +358,29 @@ def _add_row_squares(
     workspace: Workspace,
 ) -> None:
     """Add the squares of the predictions of few test rows, about their means."""
+    rows, size = candidates.view.factors.test_rows, Z.shape[1]
+    blocks = (
+        _predictions(tile, rows[some], Z, candidates, workspace)
+        for some in spans(len(rows), prediction_rows(len(Z)))
+    )
+    if candidates.many_members:
+        lines, nothing = workspace.array("lines", (8, size)), np.zeros(len(sums))
+        for F in blocks:
+            # a prediction is what is left of no y
+            ones = _ones((len(sums), F.shape[1]), workspace)
+            squared_errors(F, candidates.mix, F[0], nothing, ones, lines, sums)
+        return
     pairs, weights = candidates.products
-    squares = workspace.zeros("squares", (len(pairs), Z.shape[1]))
-    rows = candidates.view.factors.test_rows
-    for some in spans(len(rows), prediction_rows(len(Z))):
-        F = _predictions(tile, rows[some], Z, candidates, workspace)
+    squares = workspace.zeros("squares", (len(pairs), size))
+    for F in blocks:
         square_moments(F, pairs, squares)
     sums += weights @ squares
+
+
+def _ones(shape: tuple[int, int], workspace: Workspace) -> np.ndarray:
+    out = workspace.array("ones", shape, np.float64)
+    out[...] = 1
+    return out
 
 
 def _mixed_moments(
@@ -445,9 +461,7 @@ def score_products(
 
     def residual_blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for F, y in blocks():
-            ones = workspace.array("ones", (n_alphas, len(y)), np.float64)
-            ones[...] = 1
-            yield F, y, ones
+            yield F, y, _ones((n_alphas, len(y)), workspace)
 
     if candidates.many_members:
         mix, keep = -candidates.mix, np.ones(n_alphas)
