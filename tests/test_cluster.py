@@ -45,6 +45,7 @@ CLUSTER = {
     "scheduler_kwargs": {"dashboard_address": ":0"},
 }
 PATIENCE = 300  # seconds until what does not happen is taken for a deadlock
+RESTART = 60  # and a worker for lost
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and open files without a name")
 
@@ -54,17 +55,35 @@ def slow(*values):
 
 
 @pytest.fixture(scope="module")
-def _client():
+def _living():
+    """What returns the client of two living workers, whatever happened to those of before."""
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(**CLUSTER) as cluster, distributed.Client(cluster) as client:
-        yield client
+    with contextlib.ExitStack() as stack:
+        clients = []
+
+        def start():
+            cluster = stack.enter_context(distributed.LocalCluster(**CLUSTER))
+            clients[:] = [stack.enter_context(distributed.Client(cluster))]
+
+        def living():
+            if clients:
+                try:
+                    clients[0].wait_for_workers(2, timeout=RESTART)
+                except TimeoutError:
+                    # a nanny may fail to start what was killed, and does not try again
+                    stack.close()
+                    clients.clear()
+            if not clients:
+                start()
+                clients[0].wait_for_workers(2, timeout=PATIENCE)
+            return clients[0]
+
+        yield living
 
 
 @pytest.fixture
-def client(_client):
-    """The client of two living workers, whatever happened to those of the last test."""
-    _client.wait_for_workers(2, timeout=PATIENCE)
-    return _client
+def client(_living):
+    return _living()
 
 
 @pytest.fixture(scope="module")
