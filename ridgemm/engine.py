@@ -13,7 +13,7 @@ from ridgemm.clock import Clock
 from ridgemm.crossvalidation import generalised, held_out, left_out, weigh_sums
 from ridgemm.errors import InputError
 from ridgemm.factors import FactorMaker, Factors, Request
-from ridgemm.fitplan import Plan, make_plan, trace_tile
+from ridgemm.fitplan import Plan, make_plan, trace_grid
 from ridgemm.fitting import CandidateGroup, FitJob, Outputs, finish_tile, fit_tile, make_smoother
 from ridgemm.folds import Fold, FoldGroup, group_folds, make_folds
 from ridgemm.grams import above_mean
@@ -349,8 +349,7 @@ def _trace_scores(job: FitJob, matrices: Matrices) -> np.ndarray:
     candidates = [c for group in job.groups for c in group.candidates]
     with Crew(threads_per_worker(1)) as crew:
         # tiles of its own: the order of a sum over targets must not depend on n_jobs
-        t, strip = job.grid.n_targets, job.grid.strip
-        grid = TileGrid(t, trace_tile(strip, t), strip)
+        grid = trace_grid(job.grid.strip, job.grid.n_targets)
         return shared_scores(job.data, grid, candidates, job.alphas, job.scoring, crew, matrices)
 
 

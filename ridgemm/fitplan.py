@@ -32,12 +32,17 @@ from ridgemm.routes import (
     target_flops,
 )
 from ridgemm.shrinkage import most_members
+from ridgemm.tiles import TileGrid
 
 # of a process: interpreter objects, compiled kernels, thread stacks, BLAS packing buffers
 OVERHEAD = 48 << 20
-STRIP = 512
+# targets of a strip, and how many times wider it is where there are targets and memory enough: a
+# product packs its left factor once for each strip
+STRIP, WIDE = 512, 2
 TRACE_STEP = 128
 _SMALLEST_STRIP = 16
+# strips that targets are cut into before these get wider, and wide ones of a tile at least
+_FEW_STRIPS, _FEW_WIDE = 16, 4
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -274,9 +279,24 @@ def factors_at_once(family: str, n: int, p: int, block: int, free: int, n_cores:
     return max(1, min(n_cores, 4, free // factor_bytes(family, n, p, block)))
 
 
-def trace_tile(strip: int, t: int) -> int:
+def strip_width(t: int) -> int:
+    """Targets of a strip where memory is no concern.
+
+    Examples
+    --------
+    >>> strip_width(444), strip_width(8000), strip_width(12_000), strip_width(264_805)
+    (444, 512, 752, 1024)
+    """
+    n_strips = max(-(-t // (WIDE * STRIP)), min(_FEW_STRIPS, -(-t // STRIP)))
+    strip = -(-t // n_strips)
+    # whole cache lines
+    return min(strip if strip < 16 else -(-strip // 16) * 16, t)
+
+
+def trace_grid(strip: int, t: int) -> TileGrid:
     """Targets in one product of the trace identity, whatever the tiles of the tasks are."""
-    return min(8 * strip, t)
+    strip = min(strip, STRIP)
+    return TileGrid(t, min(8 * strip, t), strip)
 
 
 def row_step(p: int) -> int:
@@ -309,7 +329,7 @@ def _fit_tiles(
         route,
         (),
         tile=0,
-        strip=min(STRIP, t),
+        strip=strip_width(t),
         row_step=row_step(p),
         block=block_size(other),
         n_workers=n_workers,
@@ -328,9 +348,13 @@ def _fit_tiles(
             fitted = replace(fitted, peak_bytes=_peak_bytes(fitted))
             if fitted.peak_bytes <= limit:
                 return fitted
-            if tile == plan.strip:
+            n_strips = tile // plan.strip
+            if n_strips == 1 or (plan.strip > STRIP and n_strips <= _FEW_WIDE):
                 break
-            tile = plan.strip * max(1, tile // plan.strip * 3 // 4)
+            tile = plan.strip * (n_strips * 3 // 4)
+        if plan.strip > STRIP:
+            plan = replace(plan, strip=STRIP)
+            continue
         if plan.strip <= min(_SMALLEST_STRIP, t) and max(plan.row_step, plan.block) <= 64:
             return fitted
         plan = replace(
@@ -440,4 +464,4 @@ def _trace_bytes(plan: Plan, in_files: bool) -> int:
     n_threads = plan.n_workers * (plan.n_threads + 1)
     blocks = 8 * 8 * TRACE_STEP * n + 4 * min(gram_block(n), n) ** 2
     blocks += workspace_bytes(plan.problem.precision)
-    return squares + n_threads * blocks + 8 * n * trace_tile(plan.strip, plan.problem.t)
+    return squares + n_threads * blocks + 8 * n * trace_grid(plan.strip, plan.problem.t).tile

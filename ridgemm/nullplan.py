@@ -14,6 +14,7 @@ from ridgemm.errors import InputError, MemoryLimitError
 from ridgemm.fitplan import (
     OVERHEAD,
     STRIP,
+    WIDE,
     block_size,
     factor_bytes,
     factors_at_once,
@@ -263,7 +264,7 @@ def _fit_tiles(problem: NullProblem, family: str, method: str, shared_pass: bool
         method,
         trace,
         tile=0,
-        strip=STRIP,
+        strip=WIDE * STRIP,
         at_once=1,
         batch=1,
         row_step=row_step(p),
@@ -282,9 +283,12 @@ def _fit_tiles(problem: NullProblem, family: str, method: str, shared_pass: bool
                 return fitted
             # the smallest tiles leave the most parts
             least = min(fitted, least or fitted, key=lambda plan: plan.peak_bytes)
-            if tile <= plan.strip:
+            if tile <= plan.strip or plan.strip > STRIP:
                 break
             tile = max(plan.strip, tile // 2)
+        if plan.strip > STRIP:
+            plan = replace(plan, strip=STRIP)
+            continue
         if plan.strip <= _SMALLEST_STRIP:
             return least
         plan = replace(
@@ -302,7 +306,8 @@ def _with_tile(problem: NullProblem, plan: NullPlan, flops: float) -> NullPlan:
     if not problem.shared_refit:
         at_once = min(_AT_ONCE, max(1, _STRIPS * plan.strip // plan.tile))
     columns = at_once * plan.tile
-    strip = -(-columns // -(-columns // plan.strip))
+    n_strips = max(-(-columns // plan.strip), min(_STRIPS, -(-columns // STRIP)))
+    strip = min(-(-columns // n_strips), plan.strip)
     wanted = int(_TASK_FLOPS / (flops * plan.tile)) if not problem.heldout else 200
     # the same for any n_jobs: sums over a batch are added to those of others
     share = -(-problem.n_permutations // _BATCHES)

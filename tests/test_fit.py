@@ -259,7 +259,7 @@ def test_threads_give_the_same_bits(options, monkeypatch):
 def test_strips_do_not_matter(options, strip, monkeypatch):
     X, Y = signal()
     expected = RidgeCV(**options).fit(X, Y)
-    monkeypatch.setattr(ridgemm.fitplan, "STRIP", strip)
+    monkeypatch.setattr(ridgemm.fitplan, "strip_width", lambda t: strip)
     monkeypatch.setattr(ridgemm.grams, "_PANEL", 5)
     monkeypatch.setattr(ridgemm.fitplan, "row_step", lambda p: 11)
     monkeypatch.setattr(ridgemm.fitplan, "block_size", lambda other: 5)

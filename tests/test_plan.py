@@ -83,7 +83,17 @@ def test_a_lower_limit_makes_smaller_tiles():
     assert all(plan.tile % plan.strip == 0 for plan in plans[1:])
     assert [plan.coef_in_file for plan in plans] == [False, True, True]
     # strips fix the order of the sums: they stay unless the limit is tight
-    assert plans[0].strip == plans[1].strip == 512
+    assert plans[0].strip == plans[1].strip == 1024
+
+
+def test_strips_are_narrow_where_four_wide_ones_do_not_fit():
+    problem = shape(n=4000, p=2000, t=20_000)
+    routes = allowed_routes(problem, "primal-statistics")
+    plans = [make_plan(problem, routes, 10**7 * limit, 1, 2) for limit in range(20, 90)]
+    wide = [plan.strip > 512 for plan in plans]
+    assert wide == sorted(wide) and any(wide) and not all(wide)
+    assert all(plan.tile >= 4 * plan.strip for plan in plans if plan.strip > 512)
+    assert max(plan.tile for plan in plans if plan.strip <= 512) > 2048
 
 
 def test_workers_share_the_limit():
