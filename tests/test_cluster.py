@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
@@ -45,7 +46,6 @@ CLUSTER = {
     "scheduler_kwargs": {"dashboard_address": ":0"},
 }
 PATIENCE = 300  # seconds until what does not happen is taken for a deadlock
-RESTART = 60  # and a worker for lost
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and open files without a name")
 
@@ -54,36 +54,32 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _patient():
+    """Dask gives a worker up that is not back after 15 s; a busy machine may need more."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        # for the programs that tests start, and for this process
+        patch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", f"{PATIENCE}s")
+        if find_spec("distributed"):
+            from dask import config
+
+            lasting = {"distributed.deploy.lost-worker-timeout": f"{PATIENCE}s"}
+            stack.enter_context(config.set(lasting))
+        yield
+
+
 @pytest.fixture(scope="module")
-def _living():
-    """What returns the client of two living workers, whatever happened to those of before."""
+def _client():
     distributed = pytest.importorskip("distributed")
-    with contextlib.ExitStack() as stack:
-        clients = []
-
-        def start():
-            cluster = stack.enter_context(distributed.LocalCluster(**CLUSTER))
-            clients[:] = [stack.enter_context(distributed.Client(cluster))]
-
-        def living():
-            if clients:
-                try:
-                    clients[0].wait_for_workers(2, timeout=RESTART)
-                except TimeoutError:
-                    # a nanny may fail to start what was killed, and does not try again
-                    stack.close()
-                    clients.clear()
-            if not clients:
-                start()
-                clients[0].wait_for_workers(2, timeout=PATIENCE)
-            return clients[0]
-
-        yield living
+    with distributed.LocalCluster(**CLUSTER) as cluster, distributed.Client(cluster) as client:
+        yield client
 
 
 @pytest.fixture
-def client(_living):
-    return _living()
+def client(_client):
+    """The client of two living workers, whatever happened to those of the last test."""
+    _client.wait_for_workers(2, timeout=PATIENCE)
+    return _client
 
 
 @pytest.fixture(scope="module")
@@ -178,8 +174,8 @@ def test_fit(client, name, n_jobs):
 
 def test_fit_with_coefficients_in_a_file(client):
     # a limit that leaves the strips of one worker and of two alike
-    X, Y = problem(n=24, p=200, t=60_000)
-    options = dict(solver="primal-products", memory_limit="190MB", cv=2)
+    X, Y = problem(n=24, p=400, t=60_000)
+    options = dict(solver="primal-products", memory_limit="340MB", cv=2)
     expected = fit(X, Y, 1, **options)
     with on_dask():
         model = fit(X, Y, -1, **options)
