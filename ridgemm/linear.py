@@ -108,6 +108,15 @@ class LinearModel:
         """Number of targets."""
         return len(self.y_offset)
 
+    @property
+    def fixed_bytes(self) -> int:
+        """What is taken of a limit, beside blocks: by the model in RAM and by workers that wait."""
+        in_ram = 0
+        if self.on_demand is None and not isinstance(self.coef, np.memmap):
+            in_ram = self.coef.nbytes
+        small = PER_TARGET * self.n_targets + PER_FEATURE * len(self.x_offset)
+        return overhead(max(1, waiting_workers())) + in_ram + small
+
     def steps(self, n: int, limit: int, out_bytes: int, scored: bool) -> Steps:
         """Blocks of `n` new samples within a limit that covers the model in RAM, too.
 
@@ -120,9 +129,7 @@ class LinearModel:
         if self.train is not None:
             n_train, p = self.train.shape
         on_demand = self.on_demand is not None
-        in_ram = 0 if on_demand or isinstance(self.coef, np.memmap) else self.coef.nbytes
-        fixed = overhead(max(1, waiting_workers())) + in_ram + out_bytes
-        fixed += PER_TARGET * t + PER_FEATURE * p
+        fixed = self.fixed_bytes + out_bytes
         n_threads, free = threads_per_worker(1), limit - fixed
         steps = plan_steps((n, p, t), n_train, n_threads, free, scored, on_demand)
         if (needed := fixed + steps.n_bytes) > limit:
@@ -159,11 +166,14 @@ class LinearModel:
         return out
 
 
-def primal_coefficients(model: LinearModel, path: Path | None, limit: int) -> np.ndarray:
-    """``coef`` (n_targets, n_features) of a dual model, in RAM or, if `path` is given, a file."""
+def primal_coefficients(model: LinearModel, path: Path | None, free: int) -> np.ndarray:
+    """``coef`` (n_targets, n_features) of a dual model, in RAM or, if `path` is given, a file.
+
+    Blocks take three quarters of `free` bytes, or as little as they can.
+    """
     n, p = model.train.shape
     coef = _coefficients(model, p, path)
-    step = max(64, min(p, limit // (16 * n)))
+    step = max(64, min(p, free // (16 * n)))
     with Crew(threads_per_worker(1)) as crew:
         reader = Reader(model.train, model.x_offset)
         for columns in spans(p, step):
@@ -176,11 +186,11 @@ def primal_coefficients(model: LinearModel, path: Path | None, limit: int) -> np
                 if model.scale is not None:
                     tile /= (model.scale[columns] ** 2).astype(np.float32)
 
-            _fill(model, crew, limit, fill)
+            _fill(model, crew, free, fill)
     return coef
 
 
-def dual_coefficients(model: LinearModel, path: Path | None, limit: int) -> np.ndarray:
+def dual_coefficients(model: LinearModel, path: Path | None, free: int) -> np.ndarray:
     """Dual ``coef`` (n_targets, n_train) that are made on demand, in RAM or in a file."""
     smoother = model.on_demand.smoother
     coef = _coefficients(model, len(smoother), path)
@@ -188,7 +198,7 @@ def dual_coefficients(model: LinearModel, path: Path | None, limit: int) -> np.n
         _fill(
             model,
             crew,
-            limit,
+            free,
             lambda targets, right: blas.gemm(right.T, smoother, coef[targets]),
         )
     return coef
@@ -201,12 +211,12 @@ def _coefficients(model: LinearModel, n_columns: int, path: Path | None) -> np.n
 
 
 def _fill(
-    model: LinearModel, crew: Crew, limit: int, fill: Callable[[slice, np.ndarray], None]
+    model: LinearModel, crew: Crew, free: int, fill: Callable[[slice, np.ndarray], None]
 ) -> None:
     """Call `fill` with strips of targets and their right operands."""
     t = step = model.n_targets
     if model.on_demand is not None:
-        step = max(STRIP, limit // (16 * len(model.on_demand.smoother)))
+        step = max(STRIP, free // (16 * len(model.on_demand.smoother)))
     for columns in spans(t, step):
         right = model.right(columns, crew)
 

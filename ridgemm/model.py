@@ -299,14 +299,16 @@ class RidgeModel(RegressorMixin, BaseEstimator):
     def _made(self, make: Callable[..., np.ndarray], n_columns: int, name: str) -> np.ndarray:
         """Coefficients, in a file where they are large."""
         n_bytes = 4 * self._linear.n_targets * n_columns
-        limit = parse_memory(self.memory_limit)
+        free = max(0, parse_memory(self.memory_limit) - self._linear.fixed_bytes)
         path = None
-        if n_bytes > limit // 4:
+        if n_bytes > free // 4:
             folder = temporary_folder(self.cache_dir)
             self._own_folder(folder)
             check_space(folder, n_bytes, f"{name}_")
             path = folder / f"{name}.npy"
-        return make(self._linear, path, limit)
+        else:
+            free -= n_bytes
+        return make(self._linear, path, free)
 
     @property
     def dual_coef_(self) -> np.ndarray:
