@@ -307,7 +307,7 @@ def _with_tile(problem: NullProblem, plan: NullPlan, flops: float) -> NullPlan:
         at_once = min(_AT_ONCE, max(1, _STRIPS * plan.strip // plan.tile))
     columns = at_once * plan.tile
     n_strips = max(-(-columns // plan.strip), min(_STRIPS, -(-columns // STRIP)))
-    strip = min(-(-columns // n_strips), plan.strip)
+    strip = -(-columns // n_strips)
     wanted = int(_TASK_FLOPS / (flops * plan.tile)) if not problem.heldout else 200
     # the same for any n_jobs: sums over a batch are added to those of others
     share = -(-problem.n_permutations // _BATCHES)

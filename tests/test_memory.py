@@ -539,8 +539,8 @@ UNITS = pytest.mark.skipif(lack_of("bf16") is not None, reason=f"needs {lack_of(
         Case(30, 50, 50_000, "dual-products", 3, "heldout"),
         # dual coefficients on demand
         Case(300, 200, 40_000, "dual-trace", "loo", limit=128 * MB, **SHARED),
-        # and primal ones made of them while workers wait, which take most of the limit
-        Case(722, 5, 40_000, "dual-trace", limit=200 * MB, per_target=False, n_jobs=3),
+        # and primal ones made of them while workers wait, which take most of the limit; Y is copied
+        Case(722, 5, 40_000, "dual-trace", limit=200 * MB, per_target=False, n_jobs=3, mean=60),
         # outer folds that share one pass over the samples
         Case(2000, 60, 3000, "primal-statistics", 3, "refit"),
         Case(300, 100, 3000, "dual-operators", 3, "refit", **SHARED),
