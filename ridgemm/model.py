@@ -229,7 +229,7 @@ class RidgeModel(RegressorMixin, BaseEstimator):
             manifest["feature_names"] = self.feature_names_in_.tolist()
         if hasattr(self, "plan_"):
             manifest |= {"plan": str(self.plan_).splitlines(), "took": self.took_}
-        save_model(as_path(folder, "folder"), self._linear, arrays, manifest)
+        save_model(as_path(folder, "folder"), self._linear, arrays, manifest, self._free)
 
     def report(self, path: str | Path, mask: Any = None) -> Path:
         """Write one HTML page of what was chosen and found; `ridgemm.report.report_fit` says more.
@@ -296,11 +296,15 @@ class RidgeModel(RegressorMixin, BaseEstimator):
             self._primal = self._made(primal_coefficients, self.n_features_in_, "coef")
         return self._primal
 
+    @property
+    def _free(self) -> int:
+        """Bytes that the limit leaves beside the model."""
+        return max(0, parse_memory(self.memory_limit) - self._linear.fixed_bytes)
+
     def _made(self, make: Callable[..., np.ndarray], n_columns: int, name: str) -> np.ndarray:
         """Coefficients, in a file where they are large."""
         n_bytes = 4 * self._linear.n_targets * n_columns
-        free = max(0, parse_memory(self.memory_limit) - self._linear.fixed_bytes)
-        path = None
+        free, path = self._free, None
         if n_bytes > free // 4:
             folder = temporary_folder(self.cache_dir)
             self._own_folder(folder)

@@ -27,7 +27,11 @@ FORMAT = 1
 
 
 def save_model(
-    folder: Path, linear: LinearModel, arrays: dict[str, np.ndarray], manifest: dict[str, Any]
+    folder: Path,
+    linear: LinearModel,
+    arrays: dict[str, np.ndarray],
+    manifest: dict[str, Any],
+    free: int,
 ) -> None:
     """Write a model to a new folder, whole or not at all.
 
@@ -42,6 +46,8 @@ def save_model(
         Small ones: alphas, scores.
     manifest : dict
         JSON-able.
+    free : int
+        Bytes for coefficients that are made only now.
     """
     if os.path.lexists(folder):
         raise StorageError(f"{str(folder)!r} exists already; choose another folder to save to.")
@@ -53,9 +59,9 @@ def save_model(
     try:
         with private_folder(folder.parent, folder.name) as partial:
             if linear.train is not None and train is None:
-                primal_coefficients(linear, partial / "coef.npy", 1 << 28)
+                primal_coefficients(linear, partial / "coef.npy", free)
             elif linear.coef is None:
-                dual_coefficients(linear, partial / "coef.npy", 1 << 28)
+                dual_coefficients(linear, partial / "coef.npy", free)
             else:
                 save_array(partial / "coef.npy", linear.coef)
             arrays = {**arrays, "x_offset": linear.x_offset, "y_offset": linear.y_offset}

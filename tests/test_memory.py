@@ -132,6 +132,8 @@ def _fit(model: RidgeCV, X: Path, Y: Path, out: Path) -> None:
     assert np.isfinite(predicted[-1]).all()
     assert np.isfinite(model.score(X, Y)).all()
     assert np.isfinite(model.best_score_).all()
+    # coefficients that are not there yet are made for the file alone
+    model.save(out / "model")
     assert np.isfinite(model.coef_[-1]).all() and np.isfinite(model.intercept_).all()
 
 
