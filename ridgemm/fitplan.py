@@ -11,6 +11,7 @@ neither the limit nor ``n_jobs`` changes a bit of the result.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
 
@@ -340,18 +341,12 @@ def _fit_tiles(
         coef_in_file=in_file,
     )
     while True:
-        # enough tiles for all workers, each a whole number of strips
-        n_strips = -(-t // plan.strip)
-        tile = plan.strip * max(1, -(-n_strips // n_workers))
-        while True:
-            fitted = replace(plan, tile=min(tile, t))
+        fewest = _FEW_WIDE if plan.strip > STRIP else 1
+        for tile in _tiles(t, plan.strip, n_workers, fewest):
+            fitted = replace(plan, tile=tile)
             fitted = replace(fitted, peak_bytes=_peak_bytes(fitted))
             if fitted.peak_bytes <= limit:
                 return fitted
-            n_strips = tile // plan.strip
-            if n_strips == 1 or (plan.strip > STRIP and n_strips <= _FEW_WIDE):
-                break
-            tile = plan.strip * (n_strips * 3 // 4)
         if plan.strip > STRIP:
             plan = replace(plan, strip=STRIP)
             continue
@@ -363,6 +358,17 @@ def _fit_tiles(
             row_step=max(64, plan.row_step // 2),
             block=max(64, plan.block // 2),
         )
+
+
+def _tiles(t: int, strip: int, n_workers: int, fewest: int) -> Iterator[int]:
+    """Targets of a tile where every worker takes one, two, ... of them; X is read for each.
+
+    A tile is a whole number of strips, `fewest` or more but for the first.
+    """
+    n_strips = -(-t // strip)
+    most, *less = dict.fromkeys(-(-n_strips // (n_workers * k)) for k in range(1, n_strips + 1))
+    for n in [most, *(n for n in less if n >= fewest)]:
+        yield min(strip * n, t)
 
 
 def _peak_bytes(plan: Plan) -> int:

@@ -96,6 +96,24 @@ def test_strips_are_narrow_where_four_wide_ones_do_not_fit():
     assert max(plan.tile for plan in plans if plan.strip <= 512) > 2048
 
 
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_tiles_are_as_few_as_fit(n_workers):
+    problem = shape(n=4000, p=2000, t=264_805)
+    routes = allowed_routes(problem, "primal-statistics")
+    n_strips = -(-problem.t // 1024)
+    for limit in range(2, 17):
+        plan = make_plan(problem, routes, 10**9 * limit, n_workers, 2)
+        n_passes = -(-n_strips // (n_workers * plan.tile // plan.strip))
+        # as large as they have to be, and one less of them would not fit
+        strips = -(-n_strips // (n_workers * n_passes))
+        assert (plan.strip, plan.tile) == (1024, 1024 * strips)
+        if n_passes > 1:
+            more = -(-n_strips // (n_workers * (n_passes - 1)))
+            larger = replace(plan, tile=1024 * more)
+            rest = plan.peak_bytes - n_workers * plan.worker_bytes
+            assert rest + n_workers * larger.worker_bytes > plan.memory_limit
+
+
 def test_workers_share_the_limit():
     problem = shape(n=1000, p=200, t=10**5)
     routes = allowed_routes(problem, "primal-statistics")
