@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import GroupKFold, KFold
 
 from ridgemm.errors import InputError, one_line
 
@@ -127,6 +126,9 @@ def _splitter(n_folds: int, n_samples: int, groups: np.ndarray | None) -> Any:
         raise InputError(
             f"cv={n_folds} folds of {available} {what}; choose between 2 and {available}."
         )
+    # not above: workers make no folds, and it takes longer to import than all that they need
+    from sklearn.model_selection import GroupKFold, KFold
+
     return KFold(n_folds) if groups is None else GroupKFold(n_folds)
 
 

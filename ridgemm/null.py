@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from ridgemm.errors import InputError
 from ridgemm.schemes import check_integer
@@ -148,5 +147,8 @@ def fdr_pvalues(p: Any) -> np.ndarray:
             f"p goes from {known.min():g} to {known.max():g}; p-values lie between 0 and 1."
         )
     if known.size:
+        # not above: workers need it not, and it takes as long to import as all that they need
+        from scipy.stats import false_discovery_control
+
         adjusted[defined] = false_discovery_control(known, method="bh")
     return adjusted

@@ -717,6 +717,15 @@ def test_help_imports_nothing_that_takes_long():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("task", ["ridgemm.fitting", "ridgemm.nulltasks", "ridgemm.trace"])
+def test_workers_import_nothing_that_they_do_not_need(task):
+    program = (
+        f"import sys, {task}\nprint({{'sklearn', 'pandas', 'scipy.stats'}} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "set()\n"
+
+
 # -- as a process -----------------------------------------------------------------------------
 
 
@@ -743,17 +752,17 @@ def test_whoever_reads_has_gone(files):
     assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
 
 
-def slow_problem(monkeypatch=None):
+def slow_problem():
     rng = np.random.default_rng(0)
     np.save("X.npy", rng.standard_normal((800, 150)).astype(np.float32))
-    np.save("Y.npy", rng.standard_normal((800, 600)).astype(np.float32))
+    np.save("Y.npy", rng.standard_normal((800, 200)).astype(np.float32))
 
 
 @pytest.mark.parametrize(
     ("signum", "code", "n_jobs"),
     [
         (signal.SIGTERM, 143, 2),
-        (signal.SIGINT, 130, 1),
+        pytest.param(signal.SIGINT, 130, 1, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 143, 1, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 130, 2, marks=pytest.mark.slow),
     ],
