@@ -101,13 +101,14 @@ def main() -> None:
         parser.add_argument("--" + option.replace("_", "-"), type=_positive, metavar="N", help=line)
     parser.add_argument("--scale", type=_share, metavar="PART", help="of the targets alone")
     parser.add_argument("--precision", metavar="NAME", help="single, mixed or bf16")
+    parser.add_argument("--shapes", metavar="NAME,...", help="of efficiency alone: tall, ...")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report here")
     arguments = parser.parse_args()
     if arguments.name is None:
         for name, (_, line) in BENCHMARKS.items():
             print(f"{name:14}{line}")
         return
-    names = [*OPTIONS, "scale", "precision"]
+    names = [*OPTIONS, "scale", "precision", "shapes"]
     options = {key: value for key in names if (value := getattr(arguments, key)) is not None}
     for option in options.keys() - inspect.signature(BENCHMARKS[arguments.name][0]).parameters:
         parser.error(f"{arguments.name} does not take --{option.replace('_', '-')}")

@@ -34,11 +34,16 @@ class Contender:
 
 @dataclass
 class Outcome:
-    """Rows of the contenders that ran, the maps of their last runs, and who was left out."""
+    """Rows of the contenders that ran, the maps of all their runs, and who was left out."""
 
     rows: dict[str, dict] = field(default_factory=dict)
-    maps: dict[str, dict] = field(default_factory=dict)
+    runs: dict[str, list[dict]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+
+    @property
+    def maps(self) -> dict[str, dict]:
+        """Those of the last run of every contender."""
+        return {name: runs[-1] for name, runs in self.runs.items()}
 
     def seconds(self, name: str) -> float:
         """Return the median time of a contender."""
@@ -55,18 +60,18 @@ def alternate(contenders: list[Contender], folder: Path, repeats: int | None = N
     Without `repeats` each runs five times, or once if its first run takes over a minute.
     """
     present = [contender for contender in contenders if not contender.missing]
+    outcome = Outcome(left_out=[_absence(c) for c in contenders if c.missing])
     runs: dict[str, list[dict]] = {contender.name: [] for contender in present}
     for turn in range(repeats or REPEATS):
         for contender in present:
             done = runs[contender.name]
             if repeats or turn == 0 or done[0]["seconds"] <= SLOW:
                 done.append(_run_once(contender, folder))
+                with np.load(_maps_file(contender, folder)) as maps:
+                    outcome.runs.setdefault(contender.name, []).append(dict(maps))
                 print(f"  {contender.name}: {done[-1]['seconds']:.3g} s", file=sys.stderr)
-    outcome = Outcome(left_out=[_absence(c) for c in contenders if c.missing])
     for contender in present:
         outcome.rows[contender.name] = _row(contender, runs[contender.name], repeats)
-        with np.load(_maps_file(contender, folder)) as maps:
-            outcome.maps[contender.name] = dict(maps)
     return outcome
 
 

@@ -173,8 +173,9 @@ def _alternate(
             fit = solver(folder, **contender.options)
             with peak_memory() as memory:
                 start = time.perf_counter()
-                outcome.maps[contender.name] = fit()
+                maps = fit()
                 seconds = time.perf_counter() - start
+            outcome.runs.setdefault(contender.name, []).append(maps)
             done.append({"seconds": seconds, "baseline": memory.baseline, "peak": memory.peak})
             print(f"  {contender.name}: {seconds:.3g} s", file=sys.stderr)
     for contender in present:

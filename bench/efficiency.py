@@ -13,6 +13,9 @@ parts, so that its best is a third of the rate of ``bf16``.
 
 from __future__ import annotations
 
+import statistics
+import sys
+
 from bench._precision import FIT, NULL, left_out, usable
 from bench._run import Contender, alternate
 from bench.problems import Problem, on_disk
@@ -20,9 +23,9 @@ from ridgemm import RidgeCV, permutation_test
 from ridgemm.rates import measure
 
 SHAPES = {
-    "tall": (Problem(20000, 2000, 16000), 6),
-    "square": (Problem(4000, 3000, 16000), 6),
-    "wide": (Problem(4000, 20000, 16000), 6),
+    "tall": (Problem(20000, 2000, 16000), 3),
+    "square": (Problem(4000, 3000, 16000), 3),
+    "wide": (Problem(4000, 20000, 16000), 3),
     # a fit takes about a second, of which first use of memory and kernels on targets are a part
     "small-tall": (Problem(20000, 500, 8000), 24),
     "small-square": (Problem(2000, 1500, 8000), 12),
@@ -35,12 +38,18 @@ QUICK = {
 }
 
 
-def run(quick: bool, repeats: int | None) -> dict:
+def run(quick: bool, repeats: int | None, shapes: str | None = None) -> dict:
+    chosen = QUICK if quick else SHAPES
+    if shapes is not None:
+        unknown = set(wanted := shapes.split(",")) - set(chosen)
+        if unknown:
+            sys.exit(f"--shapes {shapes}: {', '.join(sorted(unknown))} is none of {[*chosen]}")
+        chosen = {name: chosen[name] for name in wanted}
     rates = measure()
     rows, figures = [], {"bare_single_gflops": 1e-9 * rates.product}
     for name in usable(permutation_test, NULL)[1:]:
         figures[f"bare_{name}_share"] = rates.products(name) / rates.product
-    for shape, (problem, permutations) in (QUICK if quick else SHAPES).items():
+    for shape, (problem, permutations) in chosen.items():
         contenders = [
             Contender(f"fit-{shape}-{precision}", "EfficientFit", _with(precision, RidgeCV))
             for precision in usable(RidgeCV, FIT)
@@ -56,18 +65,26 @@ def run(quick: bool, repeats: int | None) -> dict:
         with on_disk(problem) as folder:
             outcome = alternate(contenders, folder, repeats or 1)
         rows += outcome.rows.values()
-        for name, maps in outcome.maps.items():
-            slug, rate = name.replace("-", "_"), float(maps["sgemm_gflops"])
+        for name, runs in outcome.runs.items():
             for part, flops in (("targets",) * 2, ("factors",) * 2, ("targets", "made")):
-                gflops = 1e-9 * float(maps[f"{flops}_flops"]) / float(maps[f"{part}_seconds"])
-                figures[f"{slug}_{flops}_share"] = gflops / rate
+                shares = sorted(_share(maps, part, flops) for maps in runs)
+                slug = f"{name.replace('-', '_')}_{flops}_share"
+                figures[slug] = statistics.median(shares)
+                if len(shares) > 1:
+                    figures |= {f"{slug}_min": shares[0], f"{slug}_max": shares[-1]}
     return {
         "problem": "5-fold fits, nulls of 3 x 3 folds, 11 alphas, an alpha per target: "
-        + ", ".join(f"{problem} ({shape})" for shape, (problem, _) in SHAPES.items() if not quick),
+        + ", ".join(f"{problem} ({shape})" for shape, (problem, _) in chosen.items()),
         "rows": rows,
         "left_out": left_out(permutation_test, NULL),
         "figures": figures,
     }
+
+
+def _share(maps: dict, part: str, flops: str) -> float:
+    """Of the sgemm rate that the same process had before and after."""
+    gflops = 1e-9 * float(maps[f"{flops}_flops"]) / float(maps[f"{part}_seconds"])
+    return gflops / float(maps["sgemm_gflops"])
 
 
 def _with(precision: str, function: object) -> dict:

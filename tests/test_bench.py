@@ -206,7 +206,7 @@ def test_a_part_of_the_targets_tells_the_whole_by_a_line_through_two(monkeypatch
             for c, t in zip(contenders, sizes, strict=True)
         }
         maps = {"best_score": np.zeros(600), "n_test": 0, "generating": 4.0, "took_scan": 1.0}
-        return _run.Outcome(rows, dict.fromkeys(rows, maps))
+        return _run.Outcome(rows, {name: [maps] for name in rows})
 
     monkeypatch.setattr(brain, "alternate", alternate)
     figures = brain.wholebrain(True, 1, scale=0.5)["figures"]
