@@ -112,6 +112,7 @@ def test_quick_genetics_measures_the_permutations_asked_for(tmp_path):
     assert figures["peak_anonymous_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_quick_null_memory_runs_both_nulls(tmp_path):
     file = tmp_path / "memory.json"
     bench("null-memory", "--quick", "--permutations", 2, "--json", file)
@@ -125,6 +126,7 @@ def test_quick_null_memory_runs_both_nulls(tmp_path):
         assert 0 < above == figures[f"peak_anonymous_bytes_{row['contender']}"] < 1e9
 
 
+@pytest.mark.slow
 def test_quick_cluster_compares_with_b_mor_on_one_cluster(tmp_path):
     pytest.importorskip("distributed")
     file = tmp_path / "cluster.json"

@@ -538,13 +538,13 @@ UNITS = pytest.mark.skipif(lack_of("bf16") is not None, reason=f"needs {lack_of(
         Case(2000, 100, 1, "primal-loo", "loo"),
         Case(200, 1500, 1, "dual-operators", 3, "refit"),
         Case(40, 10, 200_000, "primal-statistics", limit=128 * MB),
-        Case(30, 50, 50_000, "dual-products", 3, "heldout"),
+        pytest.param(Case(30, 50, 50_000, "dual-products", 3, "heldout"), marks=pytest.mark.slow),
         # dual coefficients on demand
         Case(300, 200, 40_000, "dual-trace", "loo", limit=128 * MB, **SHARED),
         # and primal ones made of them while workers wait, which take most of the limit; Y is copied
         Case(722, 5, 40_000, "dual-trace", limit=200 * MB, per_target=False, n_jobs=3, mean=60),
         # outer folds that share one pass over the samples
-        Case(2000, 60, 3000, "primal-statistics", 3, "refit"),
+        pytest.param(Case(2000, 60, 3000, "primal-statistics", 3, "refit"), marks=pytest.mark.slow),
         Case(300, 100, 3000, "dual-operators", 3, "refit", **SHARED),
         # residuals of all samples
         Case(200, 1500, 1, "dual-residuals", 3, "refit"),

@@ -87,8 +87,14 @@ def check_killed(tmp_path, n_moments, null, per_target):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
-@pytest.mark.parametrize(("null", "per_target"), [("refit", True), ("heldout", False)])
-@pytest.mark.parametrize("n_moments", [2, pytest.param(15, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize(
+    ("null", "per_target", "n_moments"),
+    [
+        ("refit", True, 2),
+        pytest.param("refit", True, 15, marks=pytest.mark.slow),
+        pytest.param("heldout", False, 15, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_run_continues_to_the_same_bits(tmp_path, n_moments, null, per_target):
     check_killed(tmp_path, n_moments, null, per_target)
 
