@@ -238,13 +238,14 @@ def generalised(view: FoldView, alphas: np.ndarray, dual: bool, nuisance: Nuisan
     w = np.asarray(view.factors.eigenvalues)
     n, rank = len(view.train), nuisance.rank(view.train)
     column = alphas[:, None]
+    shrink = column / (w + column)
     if dual:
-        shrink = column / (w + column)
         shrink[:, :rank] = 0
         weights, trace = shrink**2, shrink.sum(axis=1)
     else:
         # Z = V.T X.T y = s * (U.T y), so 1 - (alpha / (w + alpha))**2 is divided by w
-        weights = -(w + 2 * column) / (w + column) ** 2
+        # in factors that no alpha makes overflow
+        weights = -(1 + shrink) / (w + column)
         trace = n - rank - (w / (w + column)).sum(axis=1)
     trace = np.maximum(trace, np.finfo(np.float32).tiny)
     nothing = np.empty((0, 0), dtype=np.float32)

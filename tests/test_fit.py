@@ -334,6 +334,15 @@ def test_rounding_of_dual_coefficients_is_told_or_avoided():
     RidgeCV([1e6], solver="dual", **options).fit(X, Y)
 
 
+@pytest.mark.parametrize("alpha", [1e200, 1e308])
+@every_route
+def test_alphas_that_leave_nothing_but_the_mean(options, alpha):
+    X, Y = signal()
+    model = RidgeCV([alpha], **options).fit(X, Y)
+    assert_finite(model)
+    assert_allclose(model.predict(X), np.broadcast_to(Y.mean(axis=0), Y.shape), atol=1e-5)
+
+
 # -- what a model does ----------------------------------------------------------------------
 
 
