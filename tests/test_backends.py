@@ -60,7 +60,7 @@ def test_its_threads_are_capped_with_all_others():
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other kernels")
-@pytest.mark.parametrize("kernels", ["Haswell", "Nehalem"])
+@pytest.mark.parametrize("kernels", ["Haswell", pytest.param("Nehalem", marks=pytest.mark.slow)])
 def test_bits_are_kept_on_kernels_that_round_by_the_place_of_a_column(kernels):
     # those of AVX-512, on which most of us develop, give a column the same bits anywhere
     tests = "threads_give_the_same_bits or tiles_do_not_matter"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.model_selection import KFold, ShuffleSplit
@@ -123,6 +123,7 @@ def run(X, Y, solver="auto", model=None, **options):
     n_jobs=st.sampled_from((1, 1, 1, 2)),
     shape=st.sampled_from(((150, 40), (30, 17), (400, 1))),
 )
+@settings(max_examples=15)
 def test_the_null_is_that_of_operators(
     outer, inner, scoring, scheme, strip, at_once, intercept, n_jobs, shape
 ):

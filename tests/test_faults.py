@@ -532,7 +532,7 @@ def run_again(kind, folder):
         ("fit", "*", "process"),
         slow("fit", "*", "group"),
         slow("null", "request.json", "process"),
-        ("null", "request.json", "group"),
+        slow("null", "request.json", "group"),
         ("null", "parts/null_*", "process"),
         slow("null", "parts/null_*", "group"),
     ],

@@ -507,7 +507,7 @@ def cases(draw, scale: Scale, routes: list):
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
-@settings(max_examples=8, phases=PHASES)
+@settings(max_examples=5, phases=PHASES)
 @given(case=cases(SMALL, ROUTES))
 def test_whatever_the_plan_accepts_keeps_its_limit(child, case):
     child.check(case)
@@ -542,7 +542,10 @@ UNITS = pytest.mark.skipif(lack_of("bf16") is not None, reason=f"needs {lack_of(
         # dual coefficients on demand
         Case(300, 200, 40_000, "dual-trace", "loo", limit=128 * MB, **SHARED),
         # and primal ones made of them while workers wait, which take most of the limit; Y is copied
-        Case(722, 5, 40_000, "dual-trace", limit=200 * MB, per_target=False, n_jobs=3, mean=60),
+        pytest.param(
+            Case(722, 5, 40_000, "dual-trace", limit=200 * MB, per_target=False, n_jobs=3, mean=60),
+            marks=pytest.mark.slow,
+        ),
         # outer folds that share one pass over the samples
         pytest.param(Case(2000, 60, 3000, "primal-statistics", 3, "refit"), marks=pytest.mark.slow),
         Case(300, 100, 3000, "dual-operators", 3, "refit", **SHARED),

@@ -90,7 +90,7 @@ def check_killed(tmp_path, n_moments, null, per_target):
 @pytest.mark.parametrize(
     ("null", "per_target", "n_moments"),
     [
-        ("refit", True, 2),
+        ("refit", True, 1),
         pytest.param("refit", True, 15, marks=pytest.mark.slow),
         pytest.param("heldout", False, 15, marks=pytest.mark.slow),
     ],

@@ -55,7 +55,7 @@ SPLIT = [(np.arange(12), np.arange(12, 24))]
 @pytest.mark.parametrize(
     ("null", "cv"), [("refit", 2), ("heldout", SPLIT)], ids=["refit", "heldout"]
 )
-@pytest.mark.parametrize("n_data_sets", [300, pytest.param(1000, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("n_data_sets", [200, pytest.param(1000, marks=pytest.mark.slow)], ids=str)
 def test_rejection_rates_without_effect(null, cv, n_data_sets):
     each, any_target = rejections(n_data_sets, null=null, cv=cv)
     assert_binomial(each)
