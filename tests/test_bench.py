@@ -81,7 +81,21 @@ def test_quick_views_make_the_maps_of_arrays(tmp_path):
     assert figures["delayed_view_over_array"] > 0
 
 
-def test_quick_genetics_measures_the_permutations_asked_for(tmp_path):
+def test_quick_genetics_measures_what_is_asked_for(tmp_path):
+    file = tmp_path / "genetics.json"
+    options = ["--permutations", 20, "--shared-permutations", 10, "--json", file]
+    bench("genetics", "--quick", "--precision", "single", *options)
+    report = json.loads(file.read_text())
+    rows = {row["contender"]: row for row in report["rows"]}
+    assert list(rows) == ["factors-and-8", "factors-found-ready", "20-permutations", "one-alpha-10"]
+    figures = report["figures"]
+    whole = figures["setup_seconds"] + 10000 * figures["seconds_per_permutation"]
+    assert figures["core_hours_10000"] == pytest.approx(whole * report["machine"]["cores"] / 3600)
+    assert figures["permutations_measured"] == 20 and "whole_core_hours" not in figures
+
+
+@pytest.mark.slow
+def test_quick_genetics_repeats_and_goes_on_to_the_whole(tmp_path):
     file = tmp_path / "genetics.json"
     options = ["--permutations", 30, "--shared-permutations", 20, "--repeats", 2, "--json", file]
     options += ["--whole", 80]

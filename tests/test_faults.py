@@ -891,9 +891,7 @@ def run_in_namespace(program, *arguments):
     ("name", "step"),
     [
         ("primal-statistics", 7),
-        ("dual", 7),
         ("kept null", 17),
-        ("heldout", 17),
         *(slow(name, 1) for name in CALLS),
     ],
 )

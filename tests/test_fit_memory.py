@@ -48,14 +48,18 @@ print(model.route_, model.coef_.shape[0], bool(np.isfinite(model.best_score_).al
 """
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("solver", "cv", "shape"),
     [
         ("primal-statistics", "3", (2000, 50)),
-        ("primal-products", "3", (2000, 50)),
+        slow("primal-products", "3", (2000, 50)),
         ("svd-products", "3", (2000, 50)),
         ("primal-loo", "loo", (2000, 50)),
-        ("dual-products", "3", (400, 1000)),
+        slow("dual-products", "3", (400, 1000)),
         ("dual-gcv", "gcv", (400, 1000)),
     ],
 )

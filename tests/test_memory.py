@@ -553,7 +553,9 @@ UNITS = pytest.mark.skipif(lack_of("bf16") is not None, reason=f"needs {lack_of(
         Case(200, 1500, 1, "dual-residuals", 3, "refit"),
         Case(300, 400, 3000, "dual-residuals", 3, "refit"),
         Case(200, 400, 3000, "dual-residuals", 3, "refit", n_jobs=2),
-        Case(200, 400, 3000, "dual-operators", 3, "refit", n_jobs=2),
+        pytest.param(
+            Case(200, 400, 3000, "dual-operators", 3, "refit", n_jobs=2), marks=pytest.mark.slow
+        ),
         # where a library makes such products
         pytest.param(Case(300, 400, 3000, "dual-operators", 3, "refit", **BF16), marks=UNITS),
         pytest.param(Case(2000, 60, 3000, "primal-statistics", 3, "refit", **BF16), marks=UNITS),

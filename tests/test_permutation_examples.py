@@ -35,10 +35,14 @@ def check_picture(path):
     assert image.imread(path).std() > 0.05
 
 
+def run_schemes(pictures, draws):
+    options = ("--draws", draws, "--permutations", 99)
+    return run("plot_permutation_schemes", "--output", pictures / "schemes.png", *options)
+
+
 @pytest.fixture(scope="module")
 def schemes(pictures):
-    options = ("--draws", 12, "--permutations", 99)
-    return run("plot_permutation_schemes", "--output", pictures / "schemes.png", *options)
+    return run_schemes(pictures, 2)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,13 @@ def gough(pictures):
 def test_schemes(schemes, pictures):
     variables, printed = schemes
     check_picture(pictures / "schemes.png")
+    assert variables["rates"].shape == (4, 3)
+    assert printed.count("holds") + printed.count("fails") == 12
+
+
+@pytest.mark.slow
+def test_rates_of_schemes(pictures):
+    variables, printed = run_schemes(pictures, 12)
     rates = dict(zip(variables["SCHEMES"], variables["rates"], strict=True))
     high = variables["high"]
     # (white noise, a level for each run, autocorrelated)
