@@ -24,15 +24,12 @@ from ridgemm.claims import CLAIMS, Claims, left_behind
 from ridgemm.journal import Journal
 from ridgemm.private import private_name
 from tests.faults import SHARED, TRACE, permute, problem
+from tests.marks import slow
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 300  # seconds until what does not happen is taken for a deadlock
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def wait_for(happened):

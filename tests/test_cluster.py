@@ -35,6 +35,7 @@ from ridgemm import (
 from ridgemm.mapreduce import active_cluster, count_workers, map_tasks
 from ridgemm.store import Store
 from tests.faults import FITTED, TESTED, Deadly, Targets, bits, problem
+from tests.marks import slow
 
 ROOT = Path(__file__).resolve().parents[1]
 # no dashboard, and not its port either: several processes run tests
@@ -48,10 +49,6 @@ CLUSTER = {
 PATIENCE = 300  # seconds until what does not happen is taken for a deadlock
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and open files without a name")
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", autouse=True)

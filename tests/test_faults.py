@@ -32,16 +32,13 @@ from ridgemm.private import is_abandoned, is_private, private_name
 from ridgemm.store import MANIFEST, wrong_files
 from tests import faults
 from tests.faults import CALLS, FITS, TESTS, failing, fit, permute, problem, removing, watching
+from tests.marks import slow
 
 ROOT = Path(__file__).resolve().parents[1]
 CODES = (errno.ENOSPC, errno.EIO, errno.EACCES)
 ENTRY = re.compile(r"-[0-9a-f]{32}$")
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX")
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.marks import slow
+
 ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(
@@ -46,10 +48,6 @@ model = RidgeCV([1.0, 10.0], memory_limit=limit, cache_dir=folder, **options)
 model.fit(folder + "/X.npy", folder + "/Y.npy")
 print(model.route_, model.coef_.shape[0], bool(np.isfinite(model.best_score_).all()))
 """
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(

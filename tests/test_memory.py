@@ -44,6 +44,7 @@ from ridgemm.fitplan import OVERHEAD
 from ridgemm.mapreduce import Crew, map_tasks, threads_per_worker
 from ridgemm.products import lack_of
 from tests.buffers import reserve_buffers
+from tests.marks import slow
 
 if linux := sys.platform.startswith("linux"):
     import resource
@@ -538,24 +539,21 @@ UNITS = pytest.mark.skipif(lack_of("bf16") is not None, reason=f"needs {lack_of(
         Case(2000, 100, 1, "primal-loo", "loo"),
         Case(200, 1500, 1, "dual-operators", 3, "refit"),
         Case(40, 10, 200_000, "primal-statistics", limit=128 * MB),
-        pytest.param(Case(30, 50, 50_000, "dual-products", 3, "heldout"), marks=pytest.mark.slow),
+        slow(Case(30, 50, 50_000, "dual-products", 3, "heldout")),
         # dual coefficients on demand
         Case(300, 200, 40_000, "dual-trace", "loo", limit=128 * MB, **SHARED),
         # and primal ones made of them while workers wait, which take most of the limit; Y is copied
-        pytest.param(
-            Case(722, 5, 40_000, "dual-trace", limit=200 * MB, per_target=False, n_jobs=3, mean=60),
-            marks=pytest.mark.slow,
+        slow(
+            Case(722, 5, 40_000, "dual-trace", limit=200 * MB, per_target=False, n_jobs=3, mean=60)
         ),
         # outer folds that share one pass over the samples
-        pytest.param(Case(2000, 60, 3000, "primal-statistics", 3, "refit"), marks=pytest.mark.slow),
+        slow(Case(2000, 60, 3000, "primal-statistics", 3, "refit")),
         Case(300, 100, 3000, "dual-operators", 3, "refit", **SHARED),
         # residuals of all samples
         Case(200, 1500, 1, "dual-residuals", 3, "refit"),
         Case(300, 400, 3000, "dual-residuals", 3, "refit"),
         Case(200, 400, 3000, "dual-residuals", 3, "refit", n_jobs=2),
-        pytest.param(
-            Case(200, 400, 3000, "dual-operators", 3, "refit", n_jobs=2), marks=pytest.mark.slow
-        ),
+        slow(Case(200, 400, 3000, "dual-operators", 3, "refit", n_jobs=2)),
         # where a library makes such products
         pytest.param(Case(300, 400, 3000, "dual-operators", 3, "refit", **BF16), marks=UNITS),
         pytest.param(Case(2000, 60, 3000, "primal-statistics", 3, "refit", **BF16), marks=UNITS),
